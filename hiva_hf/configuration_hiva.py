@@ -1,0 +1,260 @@
+"""HiVA configuration: the two towers, the action units, and a switch for each element of the paper."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+_BP4D = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
+# text encoders that are trained to summarise a sentence at its last token
+_LAST_TOKEN_ENCODERS = ("clip_text_model", "siglip_text_model", "siglip2_text_model")
+
+
+@strict
+class HiVAConfig(PreTrainedConfig):
+    r"""Configuration of [`HiVAModel`] and [`HiVAForImageClassification`].
+
+    HiVA: Li et al., *Hierarchical Vision-Language Interaction for Facial Action Unit Detection* (arXiv 2602.14425).
+    The five elements are the paper's; every size and default below is a reconstruction.
+
+    Args:
+        vision_config (`PreTrainedConfig` or `dict`, *optional*, defaults to Swin):
+            Any transformers vision model.
+        text_config (`PreTrainedConfig` or `dict`, *optional*, defaults to BERT):
+            Any transformers text encoder; `None` in a folded model.
+        id2label (`dict[int, str]`, *optional*, defaults to the 12 AUs of BP4D):
+            The action units, one a column of `logits`.
+        hidden_size (`int`, defaults to 256): D, width of everything between the towers and the head.
+        num_attention_heads (`int`, defaults to 8): Heads of DDCA and CDCA.
+        intermediate_size (`int`, defaults to 512): Width inside the feed-forward layers of CDCA.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the AU feature generator, graph and feed-forward layers.
+        hidden_dropout_prob (`float`, defaults to 0.1): Dropout on what each fusion layer adds.
+        attention_dropout (`float`, defaults to 0.0): Dropout on attention weights.
+        layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the layer norms.
+        initializer_range (`float`, defaults to 0.02): Deviation of new linear weights.
+        num_descriptions (`int`, defaults to 8): M, descriptions an AU.
+        description_length (`int`, defaults to 64): L, tokens a description is padded or cut to.
+        use_descriptions (`bool`, defaults to `True`):
+            Element 1, AU descriptions. `False` is a visual model: it needs `use_ddca=False`, `use_cdca=False`,
+            `head="linear"` and `au_projection="learned"`.
+        use_graph (`bool`, defaults to `True`): Element 2, the AU-aware dynamic graph.
+        use_ddca (`bool`, defaults to `True`): Element 3, Disentangled Dual Cross-Attention.
+        use_cdca (`bool`, defaults to `True`): Element 4, Contextual Dual Cross-Attention.
+        output_activation_maps (`bool`, defaults to `False`):
+            Element 5, activation patterns: return one map an AU over the image with every forward pass.
+        graph_top_k (`int`, defaults to 4): Neighbours a node keeps; at most the other AUs there are.
+        au_projection (`str`, defaults to `"learned"`):
+            Weights of the AU feature generator: `"learned"` and stored by AU, or generated from the AU's `"text"`,
+            which ties no weight to a position and so opens the vocabulary.
+        head (`str`, defaults to `"similarity"`):
+            `"similarity"` of the visual and textual embedding of an AU, or one `"linear"` classifier an AU.
+        text_pooling (`str`, *optional*):
+            How token states become one description embedding: `"mean"`, `"first"` or `"last"` token. By default
+            `"last"` for CLIP and SigLIP text encoders, else `"mean"`.
+        text_folded (`bool`, defaults to `False`): The text tower is replaced by stored `text_embeds`.
+        text_embed_dim (`int`, *optional*):
+            Width of a description embedding before projection; read from `text_config` where there is one.
+        text_encoder (`str`, *optional*): Name of the encoder that made stored `text_embeds`.
+        description_bank (`str`, *optional*): Identifier of the bank whose descriptions the model holds.
+        problem_type (`str`, defaults to `"multi_label_classification"`):
+            Occurrence (`"multi_label_classification"`, labels 0/1) or intensity (`"regression"`, labels 0-5).
+        occurrence_loss (`str`, defaults to `"weighted_asymmetric"`):
+            Loss for occurrence: `"weighted_asymmetric"` or `"binary_cross_entropy"`.
+        label_weights (`list[float]`, *optional*): One loss weight an AU, from the training part.
+        alignment_loss_weight (`float`, defaults to 0.0):
+            Weight of the term that pulls the visual and textual embedding of an AU together.
+
+    Raises:
+        ValueError: If a field breaks its rule; the message names field, rule, value and cure.
+
+    Example:
+    ```python
+    >>> from hiva_hf import HiVAConfig, HiVAForImageClassification
+
+    >>> config = HiVAConfig(
+    ...     vision_config={"model_type": "resnet", "depths": [1, 1], "hidden_sizes": [16, 32], "embedding_size": 16},
+    ...     text_config={"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1},
+    ...     id2label={0: "AU6", 1: "AU12"},
+    ... )
+    >>> model = HiVAForImageClassification(config)
+    >>> model.config.num_labels
+    2
+
+    ```
+    """
+
+    model_type = "hiva"
+    _auto_class = "AutoConfig"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="swin"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True),
+    }
+    keys_to_ignore_at_inference = [
+        "last_hidden_state",
+        "au_embeds",
+        "text_embeds",
+        "graph_adjacency",
+        "ddca_attentions",
+        "cdca_attentions",
+        "activation_maps",
+        "hidden_states",
+        "attentions",
+    ]
+
+    vision_config: PreTrainedConfig | dict | None = None
+    text_config: PreTrainedConfig | dict | None = None
+    hidden_size: int = 256
+    num_attention_heads: int = 8
+    intermediate_size: int = 512
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: int | float = 0.1
+    attention_dropout: int | float = 0.0
+    layer_norm_eps: float = 1e-6
+    initializer_range: int | float = 0.02
+    num_descriptions: int = 8
+    description_length: int = 64
+    use_descriptions: bool = True
+    use_graph: bool = True
+    use_ddca: bool = True
+    use_cdca: bool = True
+    output_activation_maps: bool = False
+    graph_top_k: int = 4
+    au_projection: Literal["learned", "text"] = "learned"
+    head: Literal["similarity", "linear"] = "similarity"
+    text_pooling: Literal["mean", "first", "last"] | None = None
+    text_folded: bool = False
+    text_embed_dim: int | None = None
+    text_encoder: str | None = None
+    description_bank: str | None = None
+    problem_type: str | None = "multi_label_classification"
+    occurrence_loss: Literal["weighted_asymmetric", "binary_cross_entropy"] = "weighted_asymmetric"
+    label_weights: list[float] | None = None
+    alignment_loss_weight: int | float = 0.0
+
+    def __post_init__(self, **kwargs):
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            self.id2label = dict(enumerate(_BP4D))
+        if self.id2label is not None:
+            self.id2label = {int(index): name for index, name in self.id2label.items()}
+            self.label2id = {name: index for index, name in self.id2label.items()}
+        if self.text_config is None and self.use_descriptions and not self.text_folded:
+            self.text_config = {}
+        if self.text_folded or not self.use_descriptions:
+            self.text_config = None
+        super().__post_init__(**kwargs)
+        if self.text_config is not None:
+            if self.text_embed_dim is None:
+                self.text_embed_dim = self.text_config.hidden_size
+            if self.text_pooling is None:
+                last = self.text_config.model_type in _LAST_TOKEN_ENCODERS
+                self.text_pooling = "last" if last else "mean"
+
+    @property
+    def vision_hidden_size(self) -> int:
+        """`int`: Channels of the last hidden state of the vision tower."""
+        sizes = getattr(self.vision_config, "hidden_sizes", None)
+        size = sizes[-1] if sizes else getattr(self.vision_config, "hidden_size", None)
+        if size is None:
+            raise ValueError(
+                "`vision_config` must state its `hidden_size` or `hidden_sizes`; "
+                f"got {type(self.vision_config).__name__} without either. Use a transformers vision model."
+            )
+        return size
+
+    @property
+    def au_names(self) -> list[str]:
+        """`list[str]`: Names of the action units, in the order of the logits."""
+        return [str(name) for name in (self.id2label or {}).values()]
+
+    @property
+    def open_vocabulary(self) -> bool:
+        """`bool`: Whether no weight is tied to a position in `id2label`, so that unseen AUs can be described."""
+        return self.au_projection == "text" and self.head == "similarity"
+
+    def validate_sizes(self):
+        """Sizes are positive, heads divide the width, probabilities lie in [0, 1)."""
+        for name in (
+            "hidden_size",
+            "num_attention_heads",
+            "intermediate_size",
+            "num_descriptions",
+            "description_length",
+            "graph_top_k",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` must be a multiple of `num_attention_heads`; got {self.hidden_size} and "
+                f"{self.num_attention_heads}. Change either."
+            )
+        for name in ("hidden_dropout_prob", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
+        if self.alignment_loss_weight < 0:
+            raise ValueError(f"`alignment_loss_weight` must not be negative; got {self.alignment_loss_weight}.")
+
+    def validate_labels(self):
+        """`id2label` numbers distinct action units from 0; `label_weights` fit them."""
+        if self.id2label is None:
+            return
+        if not self.id2label or sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(
+                f"`id2label` must number the action units 0, 1, 2, ...; got keys {sorted(self.id2label)}. "
+                "Build it with dict(enumerate(names))."
+            )
+        names = list(self.id2label.values())
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"`id2label` must name each action unit once; got {', '.join(repeated)} more than once.")
+        if self.label_weights is not None:
+            if len(self.label_weights) != len(names):
+                raise ValueError(
+                    f"`label_weights` must have {len(names)} entries to match `id2label`; "
+                    f"got {len(self.label_weights)}."
+                )
+            if min(self.label_weights) < 0:
+                raise ValueError(f"`label_weights` must not be negative; got {min(self.label_weights)}.")
+        if self.problem_type not in ("multi_label_classification", "regression"):
+            raise ValueError(
+                "`problem_type` must be 'multi_label_classification' (occurrence) or 'regression' (intensity); "
+                f"got {self.problem_type!r}. Action units are not exclusive classes."
+            )
+
+    def validate_elements(self):
+        """The switches of the five elements fit together."""
+        if not self.use_descriptions:
+            for name, needed in {
+                "use_ddca": False,
+                "use_cdca": False,
+                "head": "linear",
+                "au_projection": "learned",
+            }.items():
+                if getattr(self, name) != needed:
+                    raise ValueError(
+                        f"`{name}` must be {needed!r} where `use_descriptions=False`; got {getattr(self, name)!r}. "
+                        "Without descriptions there is no text to attend to."
+                    )
+        if self.output_activation_maps and not self.use_ddca:
+            raise ValueError(
+                "`output_activation_maps` must be False where `use_ddca=False`; got True. "
+                "The maps are the attention of DDCA."
+            )
+        if self.text_folded and self.use_descriptions and self.text_embed_dim is None:
+            raise ValueError(
+                "`text_embed_dim` must be given where `text_folded=True`; got None. "
+                "Use the width of the stored description embeddings."
+            )
+        text_hidden_size = getattr(self.text_config, "hidden_size", None)
+        if text_hidden_size is not None and self.text_embed_dim not in (None, text_hidden_size):
+            raise ValueError(
+                f"`text_embed_dim` must equal `text_config.hidden_size`; got {self.text_embed_dim} and "
+                f"{text_hidden_size}. Leave `text_embed_dim` out."
+            )
+
+
+__all__ = ["HiVAConfig"]

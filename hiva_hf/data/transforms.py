@@ -1,0 +1,68 @@
+"""From a row of a dataset to what the model takes: align, augment, process."""
+
+import numpy as np
+import torch
+from transformers.image_processing_utils import BaseImageProcessor
+
+from ..faces.alignment import FaceTemplate, five_points, similarity_transform, warp_face
+from .augmentation import FaceAugmentation
+
+
+class FaceTransform:
+    """A function for `Dataset.with_transform`: rows in, `pixel_values` and `labels` out.
+
+    Faces with `landmarks` are aligned to the template; others are taken as cropped already. Chance comes from torch's
+    generator, which Trainer seeds, stores and restores.
+
+    Args:
+        image_processor (`BaseImageProcessor`): Its `size` is the side of the crop.
+        augmentation (`FaceAugmentation`, *optional*): Given for training only.
+        template (`FaceTemplate`, *optional*): Where the points go.
+    """
+
+    def __init__(
+        self,
+        image_processor: BaseImageProcessor,
+        augmentation: FaceAugmentation | None = None,
+        template: FaceTemplate | None = None,
+    ):
+        self.image_processor = image_processor
+        self.augmentation = augmentation
+        self.target = (template or FaceTemplate()).points
+
+    def crop(self, image, landmarks, rng: np.random.Generator | None):
+        """One aligned, augmented crop as an RGB `PIL.Image.Image`."""
+        image = image.convert("RGB")
+        size = self.image_processor.size["height"]
+        if landmarks is not None:
+            matrix = similarity_transform(five_points(landmarks), self.target * size)
+        else:
+            matrix = np.array([[size / image.width, 0.0, 0.0], [0.0, size / image.height, 0.0]])
+        if self.augmentation is None or rng is None:
+            return warp_face(image, matrix, size)
+        crop = warp_face(image, self.augmentation.geometry(matrix, size, rng), size)
+        return self.augmentation.appearance(crop, rng)
+
+    def __call__(self, batch: dict) -> dict:
+        """Process a batch of columns.
+
+        Args:
+            batch (`dict`): `image`, and where present `landmarks` and `labels`.
+
+        Returns:
+            `dict` with `pixel_values` and, where present, `labels`, one tensor a row.
+        """
+        crops = []
+        for index, image in enumerate(batch["image"]):
+            rng = None
+            if self.augmentation is not None:
+                rng = np.random.default_rng(int(torch.randint(2**63 - 1, ()).item()))
+            landmarks = batch["landmarks"][index] if "landmarks" in batch else None
+            crops.append(self.crop(image, landmarks, rng))
+        output = dict(self.image_processor(crops, do_resize=False, return_tensors="pt"))
+        if "labels" in batch:
+            output["labels"] = torch.tensor(np.asarray(batch["labels"], dtype=np.float32))
+        return output
+
+
+__all__ = ["FaceTransform"]

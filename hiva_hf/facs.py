@@ -1,0 +1,96 @@
+"""The Facial Action Coding System as data: one table of action units and the lists that benchmarks use.
+
+Source: Ekman, Friesen and Hager, *Facial Action Coding System* (2002), for numbers, names and muscles.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Region = Literal["brow", "eye", "nose", "cheek", "mouth", "chin", "jaw"]
+
+
+@dataclass(frozen=True)
+class ActionUnit:
+    """One action unit (AU).
+
+    Args:
+        number (`int`): FACS number.
+        name (`str`): FACS name, lower case.
+        muscles (`str`): What moves the face.
+        region (`str`): Where it shows first: brow, eye, nose, cheek, mouth, chin or jaw.
+    """
+
+    number: int
+    name: str
+    muscles: str
+    region: Region
+
+    @property
+    def label(self) -> str:
+        """`str`: The unpadded label that models and tables use, such as `"AU1"`."""
+        return f"AU{self.number}"
+
+
+_TABLE = (
+    ActionUnit(1, "inner brow raiser", "frontalis, pars medialis", "brow"),
+    ActionUnit(2, "outer brow raiser", "frontalis, pars lateralis", "brow"),
+    ActionUnit(4, "brow lowerer", "corrugator supercilii, depressor supercilii, procerus", "brow"),
+    ActionUnit(5, "upper lid raiser", "levator palpebrae superioris", "eye"),
+    ActionUnit(6, "cheek raiser", "orbicularis oculi, pars orbitalis", "cheek"),
+    ActionUnit(7, "lid tightener", "orbicularis oculi, pars palpebralis", "eye"),
+    ActionUnit(9, "nose wrinkler", "levator labii superioris alaeque nasi", "nose"),
+    ActionUnit(10, "upper lip raiser", "levator labii superioris", "mouth"),
+    ActionUnit(11, "nasolabial deepener", "zygomaticus minor", "cheek"),
+    ActionUnit(12, "lip corner puller", "zygomaticus major", "mouth"),
+    ActionUnit(13, "sharp lip puller", "levator anguli oris", "mouth"),
+    ActionUnit(14, "dimpler", "buccinator", "mouth"),
+    ActionUnit(15, "lip corner depressor", "depressor anguli oris", "mouth"),
+    ActionUnit(16, "lower lip depressor", "depressor labii inferioris", "mouth"),
+    ActionUnit(17, "chin raiser", "mentalis", "chin"),
+    ActionUnit(18, "lip pucker", "incisivii labii", "mouth"),
+    ActionUnit(19, "tongue show", "genioglossus and other tongue muscles", "mouth"),
+    ActionUnit(20, "lip stretcher", "risorius, platysma", "mouth"),
+    ActionUnit(22, "lip funneler", "orbicularis oris", "mouth"),
+    ActionUnit(23, "lip tightener", "orbicularis oris", "mouth"),
+    ActionUnit(24, "lip pressor", "orbicularis oris", "mouth"),
+    ActionUnit(25, "lips part", "depressor labii inferioris, relaxed mentalis", "mouth"),
+    ActionUnit(26, "jaw drop", "masseter and temporalis relaxed", "jaw"),
+    ActionUnit(27, "mouth stretch", "pterygoids, digastric", "jaw"),
+    ActionUnit(28, "lip suck", "orbicularis oris", "mouth"),
+    ActionUnit(32, "lip bite", "orbicularis oris with the jaw closers", "mouth"),
+    ActionUnit(38, "nostril dilator", "nasalis, pars alaris", "nose"),
+    ActionUnit(39, "nostril compressor", "nasalis, pars transversa", "nose"),
+    ActionUnit(43, "eyes closed", "orbicularis oculi, relaxed levator palpebrae superioris", "eye"),
+    ActionUnit(45, "blink", "orbicularis oculi, relaxed levator palpebrae superioris", "eye"),
+    ActionUnit(46, "wink", "orbicularis oculi of one eye", "eye"),
+)
+
+ACTION_UNITS: dict[str, ActionUnit] = {au.label: au for au in _TABLE}
+
+BP4D_AUS = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
+DISFA_AUS = ("AU1", "AU2", "AU4", "AU6", "AU9", "AU12", "AU25", "AU26")
+
+_SPELLING = re.compile(r"(?:AU[ _-]?)?0*(\d+)", re.IGNORECASE)
+
+
+def au_label(au: str | int) -> str:
+    """Bring any spelling of an action unit to its label.
+
+    Args:
+        au (`str` or `int`): `1`, `"1"`, `"AU1"`, `"au01"` or `"AU_1"`.
+
+    Returns:
+        `str`: The unpadded label, such as `"AU1"`.
+
+    Raises:
+        ValueError: If it names no action unit of [`ACTION_UNITS`].
+    """
+    match = _SPELLING.fullmatch(str(au).strip())
+    label = f"AU{match.group(1)}" if match else str(au)
+    if label not in ACTION_UNITS:
+        raise ValueError(f"`au` must name an action unit; got {au!r}. Known: {', '.join(ACTION_UNITS)}.")
+    return label
+
+
+__all__ = ["ACTION_UNITS", "BP4D_AUS", "DISFA_AUS", "ActionUnit", "au_label"]

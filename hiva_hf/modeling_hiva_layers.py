@@ -1,0 +1,347 @@
+"""The boxes of HiVA: AU feature generator, dynamic graph, DDCA, CDCA and head, one class each.
+
+Symbols: B images, N visual tokens, K action units, M descriptions an AU, D `hidden_size`. K is a batch dimension
+everywhere: no layer loops over action units. The division into these boxes is the paper's (arXiv 2602.14425); what
+happens inside each of them is a reconstruction.
+"""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_hiva import HiVAConfig
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Plain attention that also returns its weights; query (batch, heads, Q, d), key and value (batch, heads, C, d)."""
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+
+
+class HiVACrossAttention(nn.Module):
+    """Multi-head cross-attention over the last two dimensions; the dimensions before them broadcast.
+
+    Projections run before the broadcast, so what does not depend on the image is projected once for all images.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = False
+        self.query_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.context_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def _split_heads(self, states: torch.Tensor, leading: torch.Size) -> torch.Tensor:
+        states = states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-2, -3)
+        return states.expand(*leading, -1, -1, -1).reshape(-1, *states.shape[-3:])
+
+    def forward(
+        self, hidden_states: torch.Tensor, context: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend from `hidden_states` to `context`.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(..., Q, hidden_size)`): Queries.
+            context (`torch.Tensor` of shape `(..., C, hidden_size)`): Keys and values.
+            output_attentions (`bool`, defaults to `False`): Whether to return weights, which takes eager attention.
+
+        Returns:
+            `tuple`: The update of shape `(..., Q, hidden_size)`, without the residual, and the weights of shape
+            `(..., Q, C)`, mean over heads, or `None`.
+        """
+        leading = torch.broadcast_shapes(hidden_states.shape[:-2], context.shape[:-2])
+        context = self.context_norm(context)
+        query = self._split_heads(self.q_proj(self.query_norm(hidden_states)), leading)
+        key = self._split_heads(self.k_proj(context), leading)
+        value = self._split_heads(self.v_proj(context), leading)
+
+        implementation = "eager" if output_attentions else self.config._attn_implementation
+        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        update, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            attention_mask=None,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+        )
+        update = update.flatten(-2).unflatten(0, leading)
+        update = self.dropout(self.out_proj(update))
+        return update, weights.mean(dim=1).unflatten(0, leading) if output_attentions else None
+
+
+class HiVAFeedForward(nn.Module):
+    """Pre-norm feed-forward layer with its residual; (..., D) to (..., D)."""
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Add the layer's update to `hidden_states`."""
+        return hidden_states + self.dropout(self.fc2(self.activation(self.fc1(self.norm(hidden_states)))))
+
+
+class HiVAProjection(nn.Module):
+    """From a tower's width to `hidden_size`, then layer norm."""
+
+    def __init__(self, in_features: int, config: HiVAConfig):
+        super().__init__()
+        self.proj = nn.Linear(in_features, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., D)."""
+        return self.norm(self.proj(hidden_states))
+
+
+class HiVAFeatureGenerator(nn.Module):
+    """AU feature generator: each AU sees the image through a projection of its own.
+
+    `au_projection="learned"` stores one D x D weight an AU (the AU relationship models of the field do so, among them
+    ME-GraphAU, IJCAI 2022). `"text"` shares one weight and scales its hidden channels by a gate read from the AU's
+    descriptions, so that nothing depends on an AU's position in `id2label`. Reconstruction.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.learned = config.au_projection == "learned"
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if self.learned:
+            self.weight = nn.Parameter(torch.empty(config.num_labels, config.hidden_size, config.hidden_size))
+            self.bias = nn.Parameter(torch.empty(config.num_labels, config.hidden_size))
+        else:
+            self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
+            self.gate_proj = nn.Linear(config.hidden_size, config.hidden_size)
+            self.up_proj = nn.Linear(config.hidden_size, config.hidden_size)
+            self.bias_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, visual_tokens: torch.Tensor, text_embeds: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Project the tokens once an AU.
+
+        Args:
+            visual_tokens (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): Projected visual tokens.
+            text_embeds (`torch.Tensor` of shape `(num_labels, num_descriptions, hidden_size)`):
+                Projected descriptions; read only by `au_projection="text"`.
+
+        Returns:
+            `tuple`: AU token maps F of shape `(batch_size, num_labels, num_tokens, hidden_size)`, and AU nodes U, their
+            mean over the tokens, of shape `(batch_size, num_labels, hidden_size)`.
+        """
+        if self.learned:
+            maps = torch.einsum("bnd,kde->bkne", visual_tokens, self.weight) + self.bias[:, None]
+        else:
+            summary = text_embeds.mean(dim=1)  # (K, D)
+            gate = 1 + self.gate_proj(summary)
+            hidden = self.down_proj(visual_tokens)[:, None] * gate[:, None]  # (B, K, N, D)
+            maps = self.up_proj(hidden) + self.bias_proj(summary)[:, None]
+        maps = self.norm(self.activation(maps))
+        return maps, maps.mean(dim=2)
+
+
+class HiVADynamicGraph(nn.Module):
+    """AU-aware dynamic graph: who influences whom is read from the nodes of the image at hand.
+
+    Cosine similarity of the nodes, the strongest `graph_top_k` positive neighbours kept, made symmetric, self-loops
+    of weight 1, normalised by degree on both sides, one residual graph convolution. Reconstruction.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.top_k = config.graph_top_k
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.similarity_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.neighbour_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.self_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def adjacency(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Normalised adjacency of shape (B, K, K), symmetric and non-negative, from nodes of shape (B, K, D)."""
+        num_nodes = nodes.shape[1]
+        loops = torch.eye(num_nodes, dtype=nodes.dtype, device=nodes.device)
+        directions = nn.functional.normalize(self.similarity_proj(nodes), dim=-1)
+        similarity = torch.matmul(directions, directions.transpose(-1, -2)).clamp(min=0) * (1 - loops)
+        neighbours = min(self.top_k, num_nodes - 1)
+        if neighbours < num_nodes - 1:
+            # at most top_k an AU by construction, and without a data-dependent shape
+            strongest = similarity.topk(neighbours, dim=-1)
+            similarity = torch.zeros_like(similarity).scatter(-1, strongest.indices, strongest.values)
+        weights = torch.maximum(similarity, similarity.transpose(-1, -2)) + loops
+        scale = weights.sum(dim=-1).rsqrt()
+        return weights * scale[:, :, None] * scale[:, None, :]
+
+    def forward(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Let neighbours exchange what they know.
+
+        Args:
+            nodes (`torch.Tensor` of shape `(batch_size, num_labels, hidden_size)`): AU nodes U.
+
+        Returns:
+            `tuple`: Graph nodes V of shape `(batch_size, num_labels, hidden_size)` and the normalised adjacency of
+            shape `(batch_size, num_labels, num_labels)`.
+        """
+        normed = self.norm(nodes)
+        adjacency = self.adjacency(normed)
+        update = torch.matmul(adjacency, self.neighbour_proj(normed)) + self.self_proj(normed)
+        return nodes + self.dropout(self.activation(update)), adjacency
+
+
+class HiVADDCA(GradientCheckpointingLayer):
+    """Disentangled Dual Cross-Attention: an AU's visual and textual side meet, and no other AU takes part.
+
+    V_k queries the M descriptions of AU k; the descriptions of AU k query its token map F_k. Reconstruction.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.visual_to_text = HiVACrossAttention(config)
+        self.text_to_visual = HiVACrossAttention(config)
+
+    def forward(
+        self,
+        nodes: torch.Tensor,
+        token_maps: torch.Tensor,
+        text_embeds: torch.Tensor,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Attend both ways within each AU.
+
+        Args:
+            nodes (`torch.Tensor` of shape `(batch_size, num_labels, hidden_size)`): Graph nodes V.
+            token_maps (`torch.Tensor` of shape `(batch_size, num_labels, num_tokens, hidden_size)`): AU token maps F.
+            text_embeds (`torch.Tensor` of shape `(num_labels, num_descriptions, hidden_size)`): Projected descriptions.
+            output_attentions (`bool`, defaults to `False`): Whether to return attention.
+
+        Returns:
+            `tuple`: V' and T', both of shape `(batch_size, num_labels, hidden_size)`; attention of V to the
+            descriptions, of shape `(batch_size, num_labels, num_descriptions)`; attention of the descriptions to the
+            image, of shape `(batch_size, num_labels, num_descriptions, num_tokens)`.
+        """
+        # the AU is the batch here: (K, B, D) queries, (K, M, D) context
+        update, to_text = self.visual_to_text(nodes.transpose(0, 1), text_embeds, output_attentions)
+        visual = nodes + update.transpose(0, 1)
+        update, to_visual = self.text_to_visual(text_embeds[None], token_maps, output_attentions)
+        textual = (text_embeds + update).mean(dim=2)
+        return visual, textual, to_text.transpose(0, 1) if output_attentions else None, to_visual
+
+
+class HiVACDCA(GradientCheckpointingLayer):
+    """Contextual Dual Cross-Attention: every AU meets every AU, visual to textual and textual to visual.
+
+    Both directions read the same inputs; a feed-forward layer follows on each side. Reconstruction.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.visual_to_text = HiVACrossAttention(config)
+        self.text_to_visual = HiVACrossAttention(config)
+        self.visual_feed_forward = HiVAFeedForward(config)
+        self.textual_feed_forward = HiVAFeedForward(config)
+
+    def forward(
+        self, visual: torch.Tensor, textual: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Attend both ways across AUs.
+
+        Args:
+            visual (`torch.Tensor` of shape `(batch_size, num_labels, hidden_size)`): V'.
+            textual (`torch.Tensor` of shape `(batch_size, num_labels, hidden_size)`): T'.
+            output_attentions (`bool`, defaults to `False`): Whether to return attention.
+
+        Returns:
+            `tuple`: V'' and T'', both of shape `(batch_size, num_labels, hidden_size)`; attention of V' to T' and of T'
+            to V', both of shape `(batch_size, num_labels, num_labels)`.
+        """
+        visual_update, to_text = self.visual_to_text(visual, textual, output_attentions)
+        textual_update, to_visual = self.text_to_visual(textual, visual, output_attentions)
+        visual = self.visual_feed_forward(visual + visual_update)
+        textual = self.textual_feed_forward(textual + textual_update)
+        return visual, textual, to_text, to_visual
+
+
+class HiVAHead(nn.Module):
+    """One logit an AU: the similarity of its visual and textual embedding, or a linear classifier of its own.
+
+    Similarity is the scaled dot product of the normalised embeddings plus a bias; under `au_projection="text"` the bias
+    is read from the descriptions, so that the head serves AUs that were never trained. Reconstruction.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.linear = config.head == "linear"
+        self.bias_from_text = not self.linear and config.au_projection == "text"
+        self.visual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if config.use_descriptions:
+            self.textual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if self.linear:
+            width = config.hidden_size * (2 if config.use_descriptions else 1)
+            self.weight = nn.Parameter(torch.empty(config.num_labels, width))
+        if self.bias_from_text:
+            self.bias_proj = nn.Linear(config.hidden_size, 1)
+        else:
+            self.bias = nn.Parameter(torch.empty(config.num_labels))
+
+    def forward(
+        self, visual: torch.Tensor, textual: torch.Tensor | None, text_embeds: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Logits of shape (B, K) from V'' and T'' of shape (B, K, D) and `text_embeds` of shape (K, M, D)."""
+        visual = self.visual_norm(visual)
+        textual = self.textual_norm(textual) if textual is not None else None
+        if self.linear:
+            embeds = visual if textual is None else torch.cat((visual, textual), dim=-1)
+            return (embeds * self.weight).sum(dim=-1) + self.bias
+        bias = self.bias_proj(text_embeds.mean(dim=1)).squeeze(-1) if self.bias_from_text else self.bias
+        return (visual * textual).sum(dim=-1) * visual.shape[-1] ** -0.5 + bias
+
+
+def init_hiva_weights(module: nn.Module, initializer_range: float) -> None:
+    """Initialise the parameters that no stock torch layer owns.
+
+    Args:
+        module (`nn.Module`): Any module of this file.
+        initializer_range (`float`): Deviation of the linear head's weights.
+    """
+    if isinstance(module, HiVAFeatureGenerator) and module.learned:
+        init.normal_(module.weight, std=module.weight.shape[-1] ** -0.5)
+        init.zeros_(module.bias)
+    elif isinstance(module, HiVAHead):
+        if module.linear:
+            init.normal_(module.weight, std=initializer_range)
+        if not module.bias_from_text:
+            init.zeros_(module.bias)
+
+
+__all__ = [
+    "HiVACDCA",
+    "HiVACrossAttention",
+    "HiVADDCA",
+    "HiVADynamicGraph",
+    "HiVAFeatureGenerator",
+    "HiVAFeedForward",
+    "HiVAHead",
+    "HiVAProjection",
+    "init_hiva_weights",
+]

@@ -1,0 +1,130 @@
+"""The towers: any transformers vision model and text encoder, brought to one form.
+
+Vision models answer with tokens or feature maps, with or without prefix tokens (class, register, distillation); text
+encoders answer with token states. Everything behind this file sees (B, N, C) tokens of a known grid and (S, C)
+sentence embeddings.
+"""
+
+import inspect
+import math
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    """Keyword that leaves a pooler out where the architecture has one: HiVA never reads it."""
+    if type(config) not in MODEL_MAPPING:
+        return {}
+    model_class = MODEL_MAPPING[type(config)]
+    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    takes = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if takes else {}
+
+
+def build_tower(config: PreTrainedConfig) -> nn.Module:
+    """A tower with new weights; never downloads.
+
+    Args:
+        config (`PreTrainedConfig`): Configuration of a transformers vision model or text encoder.
+    """
+    return AutoModel.from_config(config, **_without_pooler(config))
+
+
+def load_tower(name_or_path: str, part: str, **kwargs) -> nn.Module:
+    """A tower with pretrained weights.
+
+    Args:
+        name_or_path (`str`): Hub id or folder of a tower, or of a dual encoder (CLIP, SigLIP) that holds it.
+        part (`str`): `"vision_config"` or `"text_config"`: which half of a dual encoder.
+        kwargs: Passed to `AutoModel.from_pretrained`; `config` replaces the stored configuration.
+    """
+    config = kwargs.pop("config", None) or AutoConfig.from_pretrained(name_or_path)
+    config = getattr(config, part, config)
+    return AutoModel.from_pretrained(name_or_path, config=config, **_without_pooler(config), **kwargs)
+
+
+def _token_grid(config: PreTrainedConfig, height: int, width: int, num_tokens: int) -> tuple[int, int]:
+    """Rows and columns of a token sequence; tokens beyond them are a prefix."""
+    patch = getattr(config, "patch_size", None)
+    grids = []
+    if patch is not None:
+        rows, columns = (patch, patch) if isinstance(patch, int) else tuple(patch)[-2:]
+        grid = height // rows, width // columns
+        grids.append(grid)
+        # hierarchical models halve the grid between stages and pad odd sides
+        grids.append((-(-height // rows), -(-width // columns)))
+        for _ in range(len(getattr(config, "depths", None) or [0]) - 1):
+            grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
+    side = math.isqrt(num_tokens)
+    grids.append((side, side))
+    # the deepest grid first: a hierarchical model ends there
+    order = reversed(grids[:-1]) if getattr(config, "depths", None) else grids[:-1]
+    for rows, columns in [*order, grids[-1]]:
+        if 0 <= num_tokens - rows * columns <= 16 and rows * columns > 0:
+            return rows, columns
+    raise ValueError(
+        f"`vision_config` must give a grid of tokens; got {num_tokens} tokens for an image of {height} x {width} from "
+        f"{type(config).__name__}. Use an image size that its patches divide."
+    )
+
+
+def extract_visual_tokens(
+    vision_model: nn.Module, pixel_values: torch.Tensor, **kwargs
+) -> tuple[torch.Tensor, tuple[int, int], object]:
+    """Run a vision tower and bring its last hidden state to tokens on a grid.
+
+    Args:
+        vision_model (`nn.Module`): A transformers vision model.
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Images.
+        kwargs: `output_attentions` and `output_hidden_states` for the tower.
+
+    Returns:
+        `tuple`: Tokens of shape `(batch_size, rows * columns, channels)` without prefix tokens, `(rows, columns)`, and
+        the tower's output.
+    """
+    height, width = pixel_values.shape[-2:]
+    config = vision_model.config
+    parameters = inspect.signature(type(vision_model).forward).parameters
+    if "interpolate_pos_encoding" in parameters:
+        trained = getattr(config, "image_size", None)
+        trained = (trained, trained) if isinstance(trained, int) else tuple(trained or (height, width))
+        kwargs["interpolate_pos_encoding"] = (height, width) != trained
+    takes_any = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
+    kwargs = {key: value for key, value in kwargs.items() if takes_any or key in parameters}
+    outputs = vision_model(pixel_values=pixel_values, return_dict=True, **kwargs)
+    states = outputs.last_hidden_state
+    if states.ndim == 4:
+        return states.flatten(2).transpose(1, 2), tuple(states.shape[-2:]), outputs
+    rows, columns = _token_grid(config, height, width, states.shape[1])
+    return states[:, states.shape[1] - rows * columns :], (rows, columns), outputs
+
+
+def embed_text(
+    text_model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, pooling: str
+) -> torch.Tensor:
+    """Run a text encoder and pool its token states.
+
+    Args:
+        text_model (`nn.Module`): A transformers text encoder.
+        input_ids (`torch.LongTensor` of shape `(num_sentences, length)`): Tokens.
+        attention_mask (`torch.LongTensor` of shape `(num_sentences, length)`): 1 for tokens, 0 for padding.
+        pooling (`str`): `"mean"`, `"first"` or `"last"` token.
+
+    Returns:
+        `torch.Tensor` of shape `(num_sentences, text_hidden_size)`.
+    """
+    states = text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).last_hidden_state
+    if pooling == "first":
+        return states[:, 0]
+    if pooling == "last":
+        last = (attention_mask.sum(dim=-1) - 1).clamp(min=0)
+        return states[torch.arange(len(states), device=states.device), last]
+    mask = attention_mask[..., None].to(states)
+    return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+__all__ = ["build_tower", "embed_text", "extract_visual_tokens", "load_tower"]

@@ -1,0 +1,124 @@
+"""Pictures of what the model found, made with matplotlib (extra `plot`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .facs import ACTION_UNITS
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart
+_ACTIVE, _INACTIVE, _BOX = "#D55E00", "#9AA5B1", "#0072B2"
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("Pictures need matplotlib; install it with `pip install 'hiva-hf[plot]'`.") from None
+    return Figure
+
+
+def plot_prediction(
+    image: Image.Image,
+    scores: dict[str, float],
+    crop: Image.Image,
+    maps: np.ndarray | None = None,
+    box: Sequence[float] | None = None,
+    thresholds: dict[str, float] | None = None,
+    title: str = "",
+    map_count: int = 4,
+) -> Any:
+    """A picture with its face, a bar an action unit, and where the strongest of them were seen.
+
+    Args:
+        image (`PIL.Image.Image`): The whole picture.
+        scores (`dict[str, float]`): Probability by AU, as `processor.post_process` gives it.
+        crop (`PIL.Image.Image`): The face as the model saw it.
+        maps (`np.ndarray` of shape `(num_labels, rows, columns)`, *optional*): `activation_maps` of this face.
+        box (`Sequence[float]`, *optional*): x0, y0, x1, y1 of the face in pixels of `image`.
+        thresholds (`dict[str, float]`, *optional*): Probability from which an AU counts as active; 0.5 where not given.
+        title (`str`, *optional*): Printed above.
+        map_count (`int`, defaults to 4): How many maps to show, the highest probabilities first.
+
+    Returns:
+        `matplotlib.figure.Figure`
+    """
+    names = list(scores)
+    values = np.array([scores[name] for name in names])
+    limits = np.array([(thresholds or {}).get(name, 0.5) for name in names])
+    shown = list(np.argsort(-values)[:map_count]) if maps is not None else []
+
+    figure = _pyplot()(figsize=(11, 4.6 if not shown else 7.4), layout="constrained", dpi=130)
+    outer = figure.add_gridspec(2 if shown else 1, 1, height_ratios=[1.55, 1] if shown else [1])
+    top = outer[0].subgridspec(1, 2, width_ratios=[1, 1.5])
+
+    picture = figure.add_subplot(top[0])
+    picture.imshow(image)
+    picture.set_axis_off()
+    if box is not None:
+        x0, y0, x1, y1 = box
+        picture.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=_BOX, linewidth=2.5)
+
+    bars = figure.add_subplot(top[1])
+    positions = np.arange(len(names))
+    colours = [_ACTIVE if value >= limit else _INACTIVE for value, limit in zip(values, limits, strict=True)]
+    bars.barh(positions, values, color=colours, height=0.72)
+    bars.vlines(limits, positions - 0.45, positions + 0.45, color="black", linewidth=1.2)
+    bars.set_yticks(positions, [f"{name}  {_meaning(name)}" for name in names])
+    bars.invert_yaxis()
+    bars.set_xlim(0, 1.08)
+    bars.set_xlabel("probability (line: threshold; orange: at or above it)")
+    for position, value in zip(positions, values, strict=True):
+        bars.text(value + 0.01, position, f"{value:.2f}", va="center", fontsize=9)
+    bars.spines[["top", "right"]].set_visible(False)
+
+    if shown:
+        row = outer[1].subgridspec(1, len(shown) + 1)
+        face = figure.add_subplot(row[0])
+        face.imshow(crop)
+        face.set_title("face as the model sees it", fontsize=9)
+        face.set_axis_off()
+        for column, index in enumerate(shown, start=1):
+            axes = figure.add_subplot(row[column])
+            axes.imshow(crop.convert("L"), cmap="gray")
+            axes.imshow(
+                _enlarge(maps[index], crop.size), cmap="cividis", alpha=0.6, extent=(0, crop.width, crop.height, 0)
+            )
+            axes.set_title(f"{names[index]}: attention of its descriptions", fontsize=9)
+            axes.set_axis_off()
+    if title:
+        figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def save_figure(figure: Any, path: str | Path) -> Path:
+    """Write a figure whole or not at all.
+
+    Args:
+        figure (`matplotlib.figure.Figure`): What to write.
+        path (`str` or `Path`): A `.png`, `.jpg`, `.pdf` or `.svg` file; folders above it are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        figure.savefig(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _meaning(name: str) -> str:
+    unit = ACTION_UNITS.get(name)
+    return unit.name if unit else ""
+
+
+def _enlarge(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+
+
+__all__ = ["plot_prediction", "save_figure"]

@@ -1,0 +1,140 @@
+"""Models to begin with: one that trains on two cores without a text tower, and one that trains its text side too."""
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from .configuration_hiva import HiVAConfig
+from .descriptions import DescriptionBank, load_bank, load_text_embeds
+from .facs import BP4D_AUS, au_label
+from .image_processing_hiva import HiVAImageProcessorPil
+from .modeling_hiva import HiVAForImageClassification
+from .processing_hiva import HiVAProcessor
+
+# stride 16, so that a face of 112 pixels becomes 7 x 7 tokens
+_VISION = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "embedding_size": 32,
+    "hidden_sizes": [32, 64, 256],
+    "depths": [2, 2, 3],
+}
+_FUSION = {"hidden_size": 192, "intermediate_size": 384, "num_attention_heads": 6}
+IMAGE_SIZE = 112
+
+
+def _parts(
+    aus: Sequence[str | int], bank: DescriptionBank | None
+) -> tuple[DescriptionBank, HiVAImageProcessorPil, dict]:
+    bank = (load_bank() if bank is None else bank).select([au_label(au) for au in aus])
+    image_processor = HiVAImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+    return bank, image_processor, dict(enumerate(bank.descriptions))
+
+
+def hiva_small(aus: Sequence[str | int] = BP4D_AUS, **config) -> tuple[HiVAForImageClassification, HiVAProcessor]:
+    """The small preset: about 5 M parameters, 112 pixels, folded from the start.
+
+    A residual network for faces of 112 pixels, and the shipped description embeddings by all-MiniLM-L6-v2 in place of a
+    text tower. Weights are new.
+
+    Args:
+        aus (`Sequence`, defaults to the 12 AUs of BP4D): Action units, in the order of the logits.
+        config: Fields of [`HiVAConfig`] to change.
+
+    Returns:
+        `tuple`: [`HiVAForImageClassification`] and [`HiVAProcessor`].
+
+    Raises:
+        ValueError: If an AU is unknown or not in the bank.
+    """
+    bank, image_processor, id2label = _parts(aus, None)
+    text_embeds, encoder = load_text_embeds(list(id2label.values()))
+    fields = {
+        "vision_config": _VISION,
+        **_FUSION,
+        "text_folded": True,
+        "text_embed_dim": text_embeds.shape[-1],
+        "num_descriptions": text_embeds.shape[1],
+        "id2label": id2label,
+    }
+    model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}))
+    if model.config.use_descriptions:
+        model.set_text_embeds(text_embeds, encoder=encoder, bank=bank.identifier)
+    return model, HiVAProcessor(image_processor, description_bank=bank.to_dict())
+
+
+def hiva_small_text(
+    aus: Sequence[str | int] = BP4D_AUS, bank: DescriptionBank | None = None, **config
+) -> tuple[HiVAForImageClassification, HiVAProcessor]:
+    """The small preset with a text tower: a BERT of two layers and a tokenizer learned from the bank, both new.
+
+    For everything that trains the text side; the language it knows is the bank's.
+
+    Args:
+        aus (`Sequence`, defaults to the 12 AUs of BP4D): Action units, in the order of the logits.
+        bank (`DescriptionBank`, *optional*): By default the shipped one.
+        config: Fields of [`HiVAConfig`] to change.
+
+    Returns:
+        `tuple`: [`HiVAForImageClassification`] and [`HiVAProcessor`].
+
+    Raises:
+        ValueError: If an AU is unknown or not in the bank.
+    """
+    whole = load_bank() if bank is None else bank
+    bank, image_processor, id2label = _parts(aus, whole)
+    tokenizer = bank_tokenizer(whole)
+    text_config = {
+        "model_type": "bert",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "max_position_embeddings": tokenizer.model_max_length,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    processor = HiVAProcessor(image_processor, tokenizer, bank.to_dict())
+    fields = {"vision_config": _VISION, **_FUSION, "text_config": text_config, "id2label": id2label}
+    model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}))
+    model.set_descriptions(**{**processor.tokenize_descriptions(), "bank": bank.identifier})
+    return model, processor
+
+
+def bank_tokenizer(bank: DescriptionBank, vocab_size: int = 2000) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer learned from the texts of a bank.
+
+    Args:
+        bank (`DescriptionBank`): The texts.
+        vocab_size (`int`, defaults to 2000): At most so many pieces.
+
+    Returns:
+        `PreTrainedTokenizerFast` with BERT's special tokens; the same bank gives the same tokenizer.
+    """
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    texts = [text for group in bank.texts() for text in group]
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=128,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+
+
+PRESETS = {"small": hiva_small, "small-text": hiva_small_text}
+
+__all__ = ["IMAGE_SIZE", "PRESETS", "bank_tokenizer", "hiva_small", "hiva_small_text"]

@@ -1,0 +1,207 @@
+"""HiVA processor: image processor, tokenizer, and the AU descriptions a checkpoint was made with."""
+
+import torch
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils import cached_file
+
+
+class HiVAProcessor(ProcessorMixin):
+    r"""Pictures in, `pixel_values` out; logits in, action units by name out; descriptions in, token ids out.
+
+    `processor_config.json` holds the description bank as it is, for a person to read.
+
+    Args:
+        image_processor (`HiVAImageProcessor` or `HiVAImageProcessorPil`): For the pictures.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): For the descriptions; a folded checkpoint needs none.
+        description_bank (`dict`, *optional*):
+            Content of a description bank; its AUs, in this order, are the columns of the logits.
+        thresholds (`dict[str, float]`, *optional*): Probability from which an AU counts as active; 0.5 where not given.
+
+    Raises:
+        ValueError: If the bank has an AU without descriptions, or `thresholds` names an AU that the bank lacks.
+    """
+
+    _auto_class = "AutoProcessor"
+
+    def __init__(self, image_processor, tokenizer=None, description_bank=None, thresholds=None):
+        # a folded checkpoint has no tokenizer: the mixin then knows of the image processor alone
+        if tokenizer is None:
+            self.get_attributes = self._attributes_without_tokenizer
+            super().__init__(image_processor)
+            self.tokenizer = None
+        else:
+            super().__init__(image_processor, tokenizer)
+        self.description_bank = description_bank
+        self.thresholds = thresholds
+        self._check_bank()
+        # set here, not by saving: a reloaded processor equals the one that was saved
+        self.auto_map = {"AutoProcessor": "processing_hiva.HiVAProcessor"}
+
+    @classmethod
+    def _attributes_without_tokenizer(cls) -> list[str]:
+        return ["image_processor"]
+
+    @classmethod
+    def _load_tokenizer_from_pretrained(cls, sub_processor_type, pretrained_model_name_or_path, subfolder="", **kwargs):
+        names = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+        stored = cached_file(
+            pretrained_model_name_or_path,
+            "tokenizer_config.json",
+            subfolder=subfolder,
+            _raise_exceptions_for_missing_entries=False,
+            **{name: kwargs[name] for name in names if name in kwargs},
+        )
+        if stored is None:
+            return None
+        return super()._load_tokenizer_from_pretrained(
+            sub_processor_type, pretrained_model_name_or_path, subfolder=subfolder, **kwargs
+        )
+
+    def _check_bank(self) -> None:
+        for label, entry in self._descriptions().items():
+            if not [item["text"] for item in entry.get("descriptions", [])]:
+                raise ValueError(f"`description_bank` must give {label} at least one description; got none.")
+        if self.thresholds and self.description_bank:
+            unknown = sorted(set(self.thresholds) - set(self.labels))
+            if unknown:
+                raise ValueError(
+                    f"`thresholds` must name action units of the bank; got {', '.join(unknown)}. "
+                    f"Known: {', '.join(self.labels)}."
+                )
+
+    def _descriptions(self) -> dict:
+        return (self.description_bank or {}).get("descriptions", {})
+
+    @property
+    def labels(self) -> list[str]:
+        """`list[str]`: Names of the action units, in the order of the logits."""
+        return list(self._descriptions())
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """`dict[int, str]`: As a configuration wants it."""
+        return dict(enumerate(self.labels))
+
+    def __call__(self, images=None, text=None, descriptions=None, **kwargs) -> BatchFeature:
+        """Prepare pictures, and descriptions where given.
+
+        Args:
+            images (*optional*): A picture or a list of them; see [`HiVAImageProcessorPil`].
+            text (`str` or `list[str]`, *optional*): Sentences to tokenise as they are.
+            descriptions (`dict[str, list[str]]`, *optional*):
+                Descriptions by AU, the same number for each, in place of the stored ones.
+            kwargs: For the image processor or the tokenizer, `return_tensors` among them.
+
+        Returns:
+            `BatchFeature` with `pixel_values` (batch_size, 3, height, width), and with `descriptions` also `input_ids`
+            and `attention_mask` (num_labels, num_descriptions, length).
+        """
+        if images is None and text is None and descriptions is None:
+            raise ValueError("The processor needs `images`, `text` or `descriptions`; got none of them.")
+        features = BatchFeature()
+        if images is not None or text is not None:
+            features = super().__call__(images=images, text=text, **kwargs)
+        if descriptions is not None:
+            features.update(self.tokenize_descriptions(descriptions))
+        return features
+
+    def tokenize_descriptions(
+        self,
+        descriptions: dict[str, list[str]] | None = None,
+        num_descriptions: int | None = None,
+        max_length: int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Token ids for `model.set_descriptions(**...)`.
+
+        Args:
+            descriptions (`dict[str, list[str]]`, *optional*): Texts by AU; by default those of the bank.
+            num_descriptions (`int`, *optional*): How many an AU; by default as many as the AU with the fewest has.
+            max_length (`int`, *optional*): Cut longer texts; by default at what the tokenizer allows.
+
+        Returns:
+            `dict` with `input_ids` and `attention_mask` of shape (num_labels, num_descriptions, length), and for the
+            bank's own descriptions `bank`, its identifier.
+
+        Raises:
+            ValueError: If there is no tokenizer or no description, or an AU has fewer than asked for.
+        """
+        if self.tokenizer is None:
+            raise ValueError(
+                "`tokenize_descriptions` needs a tokenizer; this processor belongs to a folded model and has none. "
+                "Use the processor of the unfolded checkpoint."
+            )
+        stored = descriptions is None
+        if stored:
+            descriptions = {
+                label: [item["text"] for item in entry["descriptions"]] for label, entry in self._descriptions().items()
+            }
+        if not descriptions:
+            raise ValueError("`descriptions` must name at least one action unit; got none, and there is no bank.")
+        fewest = min(descriptions, key=lambda label: len(descriptions[label]))
+        count = len(descriptions[fewest]) if num_descriptions is None else num_descriptions
+        if not 1 <= count <= len(descriptions[fewest]):
+            raise ValueError(
+                f"`num_descriptions` must lie in 1 to {len(descriptions[fewest])}, which is what {fewest} has; "
+                f"got {count}."
+            )
+        texts = [text for group in descriptions.values() for text in group[:count]]
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        shape = (len(descriptions), count)
+        result = {name: tokens[name].unflatten(0, shape) for name in ("input_ids", "attention_mask")}
+        if stored:
+            result["bank"] = self.description_bank.get("bank_id", "custom")
+        return result
+
+    def post_process(
+        self,
+        outputs,
+        thresholds: float | dict[str, float] | None = None,
+        active_only: bool = False,
+        labels: list[str] | None = None,
+    ) -> list[dict[str, float]]:
+        """Name what the model found.
+
+        Args:
+            outputs (`HiVAForImageClassificationOutput` or `torch.Tensor` of shape `(batch_size, num_labels)`):
+                Output of the model, or its logits, before the sigmoid.
+            thresholds (`float` or `dict[str, float]`, *optional*):
+                Probability from which an AU counts as active; by default those of the processor, else 0.5.
+            active_only (`bool`, defaults to `False`): Leave out the AUs below their threshold.
+            labels (`list[str]`, *optional*): Names of the columns; by default the AUs of the bank.
+
+        Returns:
+            `list[dict[str, float]]`: Probability by AU, one dictionary an image: `{"AU12": 0.97, ...}`.
+
+        Raises:
+            ValueError: If the logits do not fit the names, or `thresholds` names an unknown AU.
+        """
+        logits = outputs if isinstance(outputs, torch.Tensor) else outputs.logits
+        labels = self.labels if labels is None else list(labels)
+        if logits.ndim != 2 or logits.shape[1] != len(labels):
+            raise ValueError(
+                f"`outputs` must hold logits of shape (batch_size, {len(labels)}), one column for each of "
+                f"{', '.join(labels) or 'no action unit'}; got {tuple(logits.shape)}."
+            )
+        chosen = self._thresholds(thresholds, labels)
+        probabilities = logits.detach().float().sigmoid().cpu().tolist()
+        return [
+            {label: p for label, p in zip(labels, row, strict=True) if not active_only or p >= chosen[label]}
+            for row in probabilities
+        ]
+
+    def _thresholds(self, thresholds, labels: list[str]) -> dict[str, float]:
+        if thresholds is None:
+            thresholds = self.thresholds or {}
+        if not isinstance(thresholds, dict):
+            return dict.fromkeys(labels, float(thresholds))
+        unknown = sorted(set(thresholds) - set(labels))
+        if unknown:
+            raise ValueError(
+                f"`thresholds` must name action units of the model; got {', '.join(unknown)}. "
+                f"Known: {', '.join(labels)}."
+            )
+        return {label: thresholds.get(label, 0.5) for label in labels}
+
+
+__all__ = ["HiVAProcessor"]

@@ -1,0 +1,181 @@
+"""Training with the stock Trainer: arguments that suit action units, and the parts put together."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .data import FaceAugmentation, FaceTransform
+from .loss_hiva import MISSING_LABEL
+from .metrics import make_compute_metrics
+from .processing_hiva import HiVAProcessor
+
+
+def label_weights(labels: np.ndarray) -> list[float]:
+    """One loss weight an AU: the inverse of its base rate, normalised to sum to the number of AUs (ME-GraphAU).
+
+    Args:
+        labels (`np.ndarray` of shape `(num_frames, num_labels)`):
+            Occurrence in the *training* part; `-100` or NaN is not coded.
+
+    Returns:
+        `list[float]`: Mean 1. An AU that is never active weighs as one active once.
+
+    Raises:
+        ValueError: If an AU was never coded.
+    """
+    labels = np.asarray(labels, dtype=np.float64)
+    coded = (labels != MISSING_LABEL) & ~np.isnan(labels)
+    counts = coded.sum(axis=0)
+    if (counts == 0).any():
+        columns = ", ".join(str(column) for column in np.flatnonzero(counts == 0))
+        raise ValueError(f"`labels` must code every action unit at least once; columns {columns} are never coded.")
+    rates = np.maximum(np.where(coded, labels, 0).sum(axis=0), 1) / counts
+    weights = 1 / rates
+    return (weights * len(weights) / weights.sum()).tolist()
+
+
+def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
+    """`TrainingArguments` for a model that is trained from scratch on faces; each can be changed.
+
+    The best epoch on the validation part is kept by its mean F1.
+
+    Args:
+        output_dir (`str` or `Path`): Where checkpoints go.
+        changes: Fields of `TrainingArguments`.
+    """
+    fields = {
+        "output_dir": str(output_dir),
+        "num_train_epochs": 20,
+        "per_device_train_batch_size": 64,
+        "per_device_eval_batch_size": 128,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "max_grad_norm": 1.0,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 20,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "mean_f1",
+        "greater_is_better": True,
+        # the transform reads columns that the model does not take
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "report_to": "none",
+    }
+    return TrainingArguments(**{**fields, **changes})
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    processor: HiVAProcessor,
+    splits: DatasetDict | dict[str, Dataset],
+    args: TrainingArguments,
+    augmentation: FaceAugmentation | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> Trainer:
+    """A stock `Trainer` for HiVA.
+
+    Args:
+        model (`HiVAForImageClassification`): To be trained; gets `label_weights` from the training part if it has none.
+        processor (`HiVAProcessor`): Its image processor is saved with every checkpoint.
+        splits (`DatasetDict`): `train` and `validation` with `image`, `labels` and, for alignment, `landmarks`.
+        args (`TrainingArguments`): See [`training_arguments`].
+        augmentation (`FaceAugmentation`, *optional*): By default the usual one.
+        callbacks (`list[TrainerCallback]`, *optional*): Passed on.
+
+    Raises:
+        ValueError: If the width of the labels is not `config.num_labels`.
+    """
+    names = model.config.au_names
+    labels = np.asarray(splits["train"]["labels"], dtype=np.float32)
+    if labels.ndim != 2 or labels.shape[1] != len(names):
+        raise ValueError(
+            f"`splits` must hold labels of width {len(names)} to match `config.num_labels` ({', '.join(names)}); "
+            f"got {labels.shape[1:] or 'single numbers'}."
+        )
+    occurrence = model.config.problem_type == "multi_label_classification"
+    if occurrence and model.config.label_weights is None:
+        model.config.label_weights = label_weights(labels)
+    image_processor = processor.image_processor
+    train = FaceTransform(image_processor, augmentation or FaceAugmentation())
+    evaluate = FaceTransform(image_processor)
+    return Trainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"].with_transform(train),
+        eval_dataset=splits["validation"].with_transform(evaluate) if "validation" in splits else None,
+        processing_class=image_processor,
+        compute_metrics=make_compute_metrics(names) if occurrence else None,
+        callbacks=callbacks,
+    )
+
+
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest complete checkpoint of an interrupted run, or `None`.
+
+    A checkpoint that a killed run left half-written has no `trainer_state.json` and is passed over.
+    """
+    folders = [state.parent for state in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
+    return str(max(folders, key=lambda folder: int(folder.name.split("-")[1]))) if folders else None
+
+
+def evaluate_detector(trainer: Trainer, dataset: Dataset) -> dict[str, float]:
+    """Metrics of the trainer's model on a part of the data.
+
+    Args:
+        trainer (`Trainer`): From [`build_trainer`].
+        dataset (`Dataset`): With `image` and `labels`.
+    """
+    transform = FaceTransform(cast(BaseImageProcessor, trainer.processing_class))
+    metrics = trainer.predict(dataset.with_transform(transform), metric_key_prefix="test").metrics or {}
+    return {key.removeprefix("test_"): value for key, value in metrics.items()}
+
+
+def save_detector(
+    model: PreTrainedModel, processor: HiVAProcessor, folder: str | Path, records: dict[str, dict] | None = None
+) -> Path:
+    """Save a model, its processor and what is known of its training, whole or not at all.
+
+    Args:
+        model (`HiVAForImageClassification`): The model.
+        processor (`HiVAProcessor`): Its processor.
+        folder (`str` or `Path`): Written next to its place first, then moved; an earlier one is replaced.
+        records (`dict[str, dict]`, *optional*): JSON files to add, by name.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    _remove(partial)
+    model.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    for name, content in (records or {}).items():
+        (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _remove(folder)
+    os.replace(partial, folder)
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+__all__ = [
+    "build_trainer",
+    "evaluate_detector",
+    "label_weights",
+    "last_checkpoint",
+    "save_detector",
+    "training_arguments",
+]
