@@ -35,6 +35,7 @@ class HiVAConfig(PreTrainedConfig):
         initializer_range (`float`, defaults to 0.02): Deviation of new linear weights.
         num_descriptions (`int`, defaults to 8): M, descriptions an AU.
         description_length (`int`, defaults to 64): L, tokens a description is padded or cut to.
+        use_position_embeddings (`bool`, defaults to `True`): Tell each visual token its row and column.
         use_descriptions (`bool`, defaults to `True`):
             Element 1, AU descriptions. `False` is a visual model: it needs `use_ddca=False`, `use_cdca=False`,
             `head="linear"` and `au_projection="learned"`.
@@ -114,6 +115,7 @@ class HiVAConfig(PreTrainedConfig):
     initializer_range: int | float = 0.02
     num_descriptions: int = 8
     description_length: int = 64
+    use_position_embeddings: bool = True
     use_descriptions: bool = True
     use_graph: bool = True
     use_ddca: bool = True

@@ -18,7 +18,8 @@ from .modeling_hiva_layers import (
     HiVADynamicGraph,
     HiVAFeatureGenerator,
     HiVAHead,
-    HiVAProjection,
+    HiVATextProjection,
+    HiVAVisionProjection,
     init_hiva_weights,
 )
 from .modeling_hiva_outputs import HiVAForImageClassificationOutput, HiVAModelOutput
@@ -142,10 +143,10 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
     ):
         super().__init__(config)
         self.vision_model = vision_model if vision_model is not None else build_tower(config.vision_config)
-        self.vision_projection = HiVAProjection(config.vision_hidden_size, config)
+        self.vision_projection = HiVAVisionProjection(config)
         self.text_model = None
         if config.use_descriptions:
-            self.text_projection = HiVAProjection(config.text_embed_dim, config)
+            self.text_projection = HiVATextProjection(config)
             shape = (config.num_labels, config.num_descriptions)
             if config.text_folded:
                 self.register_buffer("text_embeds", torch.zeros(*shape, config.text_embed_dim))
@@ -202,13 +203,15 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
         if output_activation_maps and self.ddca is None:
             raise ValueError("`output_activation_maps` needs `config.use_ddca`; got a model without DDCA.")
 
+        # only an eager tower can tell its attention; the blocks above it switch by themselves
+        tower_attentions = output_attentions and self.config.vision_config._attn_implementation == "eager"
         tokens, grid, vision_outputs = extract_visual_tokens(
             self.vision_model,
             pixel_values,
-            output_attentions=output_attentions,
+            output_attentions=tower_attentions,
             output_hidden_states=output_hidden_states,
         )
-        tokens = self.vision_projection(tokens)
+        tokens = self.vision_projection(tokens, grid)
         text = self._projected_text(input_ids, attention_mask, text_embeds)
 
         token_maps, visual = self.feature_generator(tokens, text)
@@ -235,7 +238,7 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
             graph_adjacency=adjacency if output_attentions else None,
             ddca_attentions=(to_text, to_image) if output_attentions and self.ddca is not None else None,
             cdca_attentions=(visual_context, textual_context) if output_attentions and self.cdca is not None else None,
-            attentions=getattr(vision_outputs, "attentions", None) if output_attentions else None,
+            attentions=getattr(vision_outputs, "attentions", None) if tower_attentions else None,
             hidden_states=getattr(vision_outputs, "hidden_states", None) if output_hidden_states else None,
         )
 

@@ -101,17 +101,60 @@ class HiVAFeedForward(nn.Module):
         return hidden_states + self.dropout(self.fc2(self.activation(self.fc1(self.norm(hidden_states)))))
 
 
-class HiVAProjection(nn.Module):
-    """From a tower's width to `hidden_size`, then layer norm."""
+class HiVATextProjection(nn.Module):
+    """From the width of the description embeddings to `hidden_size`, then layer norm; (..., E) to (..., D)."""
 
-    def __init__(self, in_features: int, config: HiVAConfig):
+    def __init__(self, config: HiVAConfig):
         super().__init__()
-        self.proj = nn.Linear(in_features, config.hidden_size)
+        self.proj = nn.Linear(config.text_embed_dim, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) to (..., D)."""
-        return self.norm(self.proj(hidden_states))
+    def forward(self, text_embeds: torch.Tensor) -> torch.Tensor:
+        """Project description embeddings."""
+        return self.norm(self.proj(text_embeds))
+
+
+class HiVAVisionProjection(nn.Module):
+    """From the width of the vision tower to `hidden_size`, normalised over the image, with positions.
+
+    One mean and deviation an image, not one a token: a token in which nothing happens stays small, and does not drown
+    the few that show a brow move once tokens are averaged. In an aligned face the place says much, and convolutional
+    towers hardly tell it: sines and cosines of row and column are added (`use_position_embeddings`). Reconstruction.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.use_positions = config.use_position_embeddings
+        self.proj = nn.Linear(config.vision_hidden_size, config.hidden_size)
+        self.norm = nn.GroupNorm(1, config.hidden_size, eps=config.layer_norm_eps)
+
+    @staticmethod
+    def positions(rows: int, columns: int, width: int, like: torch.Tensor) -> torch.Tensor:
+        """Position embeddings of shape (rows * columns, width); rows and columns count from 0 to 1."""
+        count = -(-width // 4)
+        frequencies = torch.pi * 2.0 ** torch.linspace(-1, 4, count, dtype=torch.float32, device=like.device)
+        axes = []
+        for size in (rows, columns):
+            places = (torch.arange(size, dtype=torch.float32, device=like.device) + 0.5) / size
+            angles = places[:, None] * frequencies
+            axes.append(torch.cat((angles.sin(), angles.cos()), dim=-1))
+        grid = torch.cat((axes[0][:, None].expand(-1, columns, -1), axes[1][None].expand(rows, -1, -1)), dim=-1)
+        return grid.flatten(0, 1)[:, :width].to(like.dtype)
+
+    def forward(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Project visual tokens.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(batch_size, rows * columns, channels)`): Of the vision tower.
+            grid (`tuple[int, int]`): Rows and columns.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, rows * columns, hidden_size)`.
+        """
+        tokens = self.norm(self.proj(tokens).transpose(1, 2)).transpose(1, 2)
+        if not self.use_positions:
+            return tokens
+        return tokens + self.positions(*grid, tokens.shape[-1], tokens)
 
 
 class HiVAFeatureGenerator(nn.Module):
@@ -157,8 +200,8 @@ class HiVAFeatureGenerator(nn.Module):
             gate = 1 + self.gate_proj(summary)
             hidden = self.down_proj(visual_tokens)[:, None] * gate[:, None]  # (B, K, N, D)
             maps = self.up_proj(hidden) + self.bias_proj(summary)[:, None]
-        maps = self.norm(self.activation(maps))
-        return maps, maps.mean(dim=2)
+        maps = self.activation(maps)
+        return maps, self.norm(maps.mean(dim=2))
 
 
 class HiVADynamicGraph(nn.Module):
@@ -342,6 +385,7 @@ __all__ = [
     "HiVAFeatureGenerator",
     "HiVAFeedForward",
     "HiVAHead",
-    "HiVAProjection",
+    "HiVATextProjection",
+    "HiVAVisionProjection",
     "init_hiva_weights",
 ]

@@ -28,7 +28,8 @@ class HiVAModelOutput(ModelOutput):
             `(batch_size, num_labels, num_descriptions, num_tokens)`; mean over heads.
         cdca_attentions (`tuple(torch.Tensor)`, *optional*): Of visual to textual AUs and of textual to visual AUs, both
             of shape `(batch_size, num_labels, num_labels)`; mean over heads.
-        attentions (`tuple(torch.Tensor)`, *optional*): Attention of the vision tower.
+        attentions (`tuple(torch.Tensor)`, *optional*):
+            Attention of the vision tower; only from a tower with `attn_implementation="eager"`.
         hidden_states (`tuple(torch.Tensor)`, *optional*):
             Hidden states of the vision tower. Returned with `output_hidden_states=True`.
     """

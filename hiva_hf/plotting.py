@@ -49,7 +49,8 @@ def plot_prediction(
     names = list(scores)
     values = np.array([scores[name] for name in names])
     limits = np.array([(thresholds or {}).get(name, 0.5) for name in names])
-    shown = list(np.argsort(-values)[:map_count]) if maps is not None else []
+    maps = np.empty(0) if maps is None else maps
+    shown = list(np.argsort(-values)[:map_count]) if maps.size else []
 
     figure = _pyplot()(figsize=(11, 4.6 if not shown else 7.4), layout="constrained", dpi=130)
     outer = figure.add_gridspec(2 if shown else 1, 1, height_ratios=[1.55, 1] if shown else [1])

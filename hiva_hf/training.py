@@ -59,7 +59,7 @@ def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
         "learning_rate": 1e-3,
         "weight_decay": 0.05,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.1,
+        "warmup_steps": 0.05,
         "max_grad_norm": 1.0,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",

@@ -88,6 +88,8 @@ def keys_stay_as_they_are(self):
 
 
 overrides = {"test_reverse_loading_mapping": keys_stay_as_they_are}
+if not is_torchvision_available():
+    overrides["test_new_models_require_torchvision_backend"] = "torchvision is not installed"
 # resizing is the text tower's own affair, and the mixin asks for `input_ids` in the inputs
 attributes = {"test_resize_embeddings": False}
 # what the vision tower puts out: 16 patches and a class token

@@ -1,0 +1,228 @@
+"""The stock Trainer: it learns, accumulates, resumes and restores exactly."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import AUS, SIDE, SWIN
+from datasets import DatasetDict
+from torch import nn
+from transformers import set_seed
+
+from hiva_hf import HiVAConfig, HiVAForImageClassification
+from hiva_hf.data import load_rendered, subject_split
+from hiva_hf.presets import PRESETS
+from hiva_hf.training import (
+    build_trainer,
+    evaluate_detector,
+    label_weights,
+    last_checkpoint,
+    save_detector,
+    training_arguments,
+)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    dataset = load_rendered(aus=AUS)
+    parts = subject_split(dataset, seed=0)
+    return DatasetDict({name: part.shuffle(seed=0).select(range(16)) for name, part in parts.items()})
+
+
+def arguments(folder, **changes):
+    fields = {
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 8,
+        "num_train_epochs": 2,
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "use_cpu": True,
+    }
+    return training_arguments(folder, **{**fields, **changes})
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def largest_difference(first, second):
+    assert first.keys() == second.keys()
+    return max((first[name].float() - second[name].float()).abs().max().item() for name in first)
+
+
+def test_a_few_steps_lower_the_loss(make_model, processor, splits, tmp_path):
+    set_seed(0)
+    model = make_model()
+    batch = next(iter(build_trainer(model, processor, splits, arguments(tmp_path)).get_eval_dataloader()))
+
+    def loss():
+        with torch.no_grad():
+            return model.eval()(**batch).loss.item()
+
+    before = loss()
+    same = {"train": splits["validation"], "validation": splits["validation"]}
+    settings = arguments(tmp_path, max_steps=3, per_device_train_batch_size=16, save_strategy="no", eval_strategy="no")
+    settings.load_best_model_at_end = False
+    build_trainer(model, processor, same, settings).train()
+    assert loss() < before
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_resuming_equals_an_uninterrupted_run(make_model, processor, splits, tmp_path, folded):
+    # a Swin tower: its weights are those that a checkpoint under other key names silently loses
+    def run(folder, resume=None, **changes):
+        set_seed(0)
+        model = make_model().fold_text() if folded else make_model()
+        settings = arguments(folder, load_best_model_at_end=False, save_total_limit=None, **changes)
+        trainer = build_trainer(model, processor, splits, settings)
+        trainer.train(resume_from_checkpoint=resume)
+        return weights(trainer.model)
+
+    whole = run(tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    resumed = run(tmp_path / "run2", resume=str(checkpoint))
+    assert largest_difference(whole, resumed) < 1e-6
+    assert any("vision_model" in name for name in whole)
+
+
+def test_the_best_model_is_restored_whole(make_model, processor, splits, tmp_path):
+    model = make_model()
+    trainer = build_trainer(
+        model,
+        processor,
+        splits,
+        arguments(tmp_path, metric_for_best_model="eval_loss", greater_is_better=False, learning_rate=0.02),
+    )
+    trainer.train()
+    best = trainer.state.best_model_checkpoint
+    assert best is not None
+    stored = HiVAForImageClassification.from_pretrained(best)
+    assert largest_difference(weights(trainer.model), weights(stored)) == 0
+
+
+def test_gradient_accumulation_is_a_mean(make_model, processor, splits, tmp_path):
+    same = {"train": splits["train"], "validation": splits["validation"]}
+
+    def run(accumulation):
+        set_seed(0)
+        settings = arguments(
+            tmp_path / str(accumulation),
+            max_steps=1,
+            per_device_train_batch_size=8 // accumulation,
+            gradient_accumulation_steps=accumulation,
+            max_grad_norm=0.0,
+            optim="sgd",
+            learning_rate=1.0,
+            warmup_steps=0,
+            lr_scheduler_type="constant",
+            save_strategy="no",
+            eval_strategy="no",
+            load_best_model_at_end=False,
+        )
+        model = make_model(hidden_dropout_prob=0.0).eval()
+        for module in model.modules():
+            module.train = lambda mode=True, module=module: module
+        trainer = build_trainer(model, processor, same, settings)
+        trainer.train_dataset = trainer.eval_dataset
+        trainer.train()
+        return weights(model)
+
+    assert largest_difference(run(1), run(2)) < 1e-5
+
+
+def test_columns_are_kept_for_the_transform(tmp_path):
+    assert arguments(tmp_path).remove_unused_columns is False
+
+
+def test_the_image_processor_travels_and_leaves_the_configuration_alone(make_model, processor, splits, tmp_path):
+    # given a tokenizer, Trainer would write its padding token into the configuration
+    model = make_model()
+    before = copy.deepcopy(model.config.to_dict())
+    trainer = build_trainer(
+        model,
+        processor,
+        splits,
+        arguments(tmp_path, max_steps=1, save_strategy="no", eval_strategy="no", load_best_model_at_end=False),
+    )
+    trainer.train()
+    after = model.config.to_dict()
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"label_weights", "use_cache"}
+
+
+def test_predictions_are_logits_alone(make_model, processor, splits, tmp_path):
+    trainer = build_trainer(make_model(), processor, splits, arguments(tmp_path))
+    predicted = trainer.predict(trainer.eval_dataset)
+    assert isinstance(predicted.predictions, np.ndarray)
+    assert predicted.predictions.shape == (16, len(AUS))
+    metrics = evaluate_detector(trainer, splits["test"])
+    assert {"f1_AU12", "auc_AU12", "always_positive_f1_AU12", "mean_f1", "mean_auc"} <= metrics.keys()
+
+
+def test_labels_of_another_width_are_refused(make_model, processor, tmp_path):
+    other = {"train": load_rendered(aus=("AU1", "AU2"))}
+    with pytest.raises(ValueError, match=r"width 3.*AU1, AU4, AU12.*\(2,\)"):
+        build_trainer(make_model(), processor, other, arguments(tmp_path))
+
+
+def test_label_weights():
+    labels = np.array([[1, 1, 0], [0, 1, -100], [0, 1, 0], [0, 0, np.nan]])
+    got = np.array(label_weights(labels))
+    inverse = np.array([4 / 1, 4 / 3, 2 / 1])
+    assert np.allclose(got, inverse * 3 / inverse.sum())
+    with pytest.raises(ValueError, match="columns 1"):
+        label_weights(np.array([[1, -100], [0, -100]]))
+
+
+def test_half_written_checkpoints_are_passed_over(tmp_path):
+    for step, complete in ((4, True), (16, True), (20, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-16")
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_saving_replaces_the_folder_whole(make_model, processor, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old.txt").write_text("old")
+    save_detector(make_model(), processor, folder, {"results.json": {"mean_f1": 0.5}})
+    assert json.loads((folder / "results.json").read_text()) == {"mean_f1": 0.5}
+    assert not (folder / "old.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(name):
+    model, processor = PRESETS[name](["AU12", "1"])
+    assert model.config.au_names == processor.labels == ["AU12", "AU1"]
+    assert model.config.description_bank.startswith("facs-en-v1@")
+    assert sum(p.numel() for p in model.parameters()) < 6e6
+    assert (model.hiva.text_model is None) == (name == "small")
+    outputs = model.eval()(torch.rand(1, 3, 112, 112), output_activation_maps=True)
+    assert outputs.activation_maps.shape == (1, 2, 7, 7)
+
+
+def test_lora_touches_the_text_tower_alone(processor, make_model):
+    from peft import LoraConfig, get_peft_model
+
+    # a list of names would also hit HiVA's cross-attention and Swin, which call their layers q_proj too
+    pattern = r".*text_model.*\.(query|key|value|dense)"
+    model = get_peft_model(make_model(), LoraConfig(r=2, target_modules=pattern))
+    touched = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert touched
+    assert all(".text_model." in name for name in touched)
+    everywhere = get_peft_model(make_model(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    assert [name for name, p in everywhere.named_parameters() if p.requires_grad and ".text_model." not in name]
+
+
+def test_stock_configuration_of_a_tower_is_enough():
+    model = HiVAForImageClassification(
+        HiVAConfig(vision_config=SWIN, hidden_size=32, num_attention_heads=4, text_folded=True, text_embed_dim=8)
+    )
+    assert model(torch.rand(1, 3, SIDE, SIDE)).logits.shape == (1, 12)
+    assert isinstance(model.hiva.graph, nn.Module)
