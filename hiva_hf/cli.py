@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -115,15 +116,12 @@ def evaluate(
             raise ValueError(f"`--part` must be one of {known} for {checkpoint}; got {part!r}.")
         subjects = splits[part]
     dataset = load_rendered(data, aus=names, subjects=subjects)
-    arguments = training_arguments(
-        Path(checkpoint) / ".evaluation",
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        **_quiet(),
-    )
-    trainer = build_trainer(model, processor, {"train": dataset}, arguments)
-    metrics = evaluate_detector(trainer, dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = training_arguments(
+            scratch, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **_quiet()
+        )
+        trainer = build_trainer(model, processor, {"train": dataset}, arguments)
+        metrics = evaluate_detector(trainer, dataset)
     _print_metrics(metrics, names, f"{part}: {len(dataset)} faces")
     if out is not None:
         _write_text(out, json.dumps(metrics, indent=2) + "\n")

@@ -14,25 +14,27 @@ class HiVAProcessor(ProcessorMixin):
     Args:
         image_processor (`HiVAImageProcessor` or `HiVAImageProcessorPil`): For the pictures.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): For the descriptions; a folded checkpoint needs none.
-        description_bank (`dict`, *optional*):
-            Content of a description bank; its AUs, in this order, are the columns of the logits.
+        description_bank (`dict`, *optional*): Content of a description bank.
         thresholds (`dict[str, float]`, *optional*): Probability from which an AU counts as active; 0.5 where not given.
+        labels (`list[str]`, *optional*):
+            Names of the action units, in the order of the logits; by default those of the bank, in its order. Kept
+            apart from the bank, because a saved JSON object has its keys sorted.
 
     Raises:
-        ValueError: If the bank has an AU without descriptions, or `thresholds` names an AU that the bank lacks.
+        ValueError: If the bank lacks descriptions of an AU, or `thresholds` names an AU that is not in `labels`.
     """
 
     _auto_class = "AutoProcessor"
 
-    def __init__(self, image_processor, tokenizer=None, description_bank=None, thresholds=None):
+    def __init__(self, image_processor, tokenizer=None, description_bank=None, thresholds=None, labels=None):
         # a folded checkpoint has no tokenizer: the mixin then knows of the image processor alone
         if tokenizer is None:
             self.get_attributes = self._attributes_without_tokenizer
             super().__init__(image_processor)
-            self.tokenizer = None
         else:
             super().__init__(image_processor, tokenizer)
         self.description_bank = description_bank
+        self.labels = list((description_bank or {}).get("descriptions", {})) if labels is None else list(labels)
         self.thresholds = thresholds
         self._check_bank()
         # set here, not by saving: a reloaded processor equals the one that was saved
@@ -59,24 +61,22 @@ class HiVAProcessor(ProcessorMixin):
         )
 
     def _check_bank(self) -> None:
-        for label, entry in self._descriptions().items():
-            if not [item["text"] for item in entry.get("descriptions", [])]:
-                raise ValueError(f"`description_bank` must give {label} at least one description; got none.")
-        if self.thresholds and self.description_bank:
-            unknown = sorted(set(self.thresholds) - set(self.labels))
-            if unknown:
+        known = (self.description_bank or {}).get("descriptions", {})
+        for label in self.labels if self.description_bank else ():
+            if not known.get(label, {}).get("descriptions"):
                 raise ValueError(
-                    f"`thresholds` must name action units of the bank; got {', '.join(unknown)}. "
-                    f"Known: {', '.join(self.labels)}."
+                    f"`description_bank` must give {label} at least one description; got none. "
+                    f"It describes {', '.join(known) or 'no action unit'}."
                 )
+        if self.thresholds and self.labels:
+            self._thresholds(self.thresholds, self.labels)
 
-    def _descriptions(self) -> dict:
-        return (self.description_bank or {}).get("descriptions", {})
-
-    @property
-    def labels(self) -> list[str]:
-        """`list[str]`: Names of the action units, in the order of the logits."""
-        return list(self._descriptions())
+    def _descriptions(self) -> dict[str, list[str]]:
+        """Texts by action unit, in the order of `labels`."""
+        if not self.description_bank:
+            return {}
+        known = self.description_bank["descriptions"]
+        return {label: [item["text"] for item in known[label]["descriptions"]] for label in self.labels}
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -126,16 +126,14 @@ class HiVAProcessor(ProcessorMixin):
         Raises:
             ValueError: If there is no tokenizer or no description, or an AU has fewer than asked for.
         """
-        if self.tokenizer is None:
+        if getattr(self, "tokenizer", None) is None:
             raise ValueError(
                 "`tokenize_descriptions` needs a tokenizer; this processor belongs to a folded model and has none. "
                 "Use the processor of the unfolded checkpoint."
             )
         stored = descriptions is None
         if stored:
-            descriptions = {
-                label: [item["text"] for item in entry["descriptions"]] for label, entry in self._descriptions().items()
-            }
+            descriptions = self._descriptions()
         if not descriptions:
             raise ValueError("`descriptions` must name at least one action unit; got none, and there is no bank.")
         fewest = min(descriptions, key=lambda label: len(descriptions[label]))

@@ -114,7 +114,9 @@ def test_defaults():
     assert config.text_embed_dim == config.text_config.hidden_size
     assert config.problem_type == "multi_label_classification"
     assert config.occurrence_loss == "weighted_asymmetric"
-    assert all((config.use_descriptions, config.use_graph, config.use_ddca, config.use_cdca))
+    assert all(
+        (config.use_position_embeddings, config.use_descriptions, config.use_graph, config.use_ddca, config.use_cdca)
+    )
     assert not config.output_activation_maps
     assert not config.text_folded
     assert not config.open_vocabulary

@@ -119,7 +119,7 @@ def test_an_action_unit_that_is_not_in_the_file_lists_those_that_are():
 
 
 def test_unknown_subjects_are_refused():
-    with pytest.raises(ValueError, match="`subjects`.*got S998, S999, and none"):
+    with pytest.raises(ValueError, match=r"`subjects`.*got S998, S999, and none"):
         load_rendered(subjects=["S999", "S998"])
 
 

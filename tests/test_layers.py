@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -96,8 +98,7 @@ def naive_attention(layer, queries, context):
 
 
 def naive_feed_forward(layer, vector):
-    hidden = functional.gelu(linear(layer.fc1, norm(layer.norm, vector)))
-    return vector + linear(layer.fc2, hidden)
+    return vector + linear(layer.fc2, functional.gelu(linear(layer.fc1, norm(layer.norm, vector))))
 
 
 def stack(rows):
@@ -125,10 +126,8 @@ def test_feature_generator_is_one_projection_an_au(au_projection):
 
 def test_learned_feature_generator_needs_no_text():
     layer = make_layer(HiVAFeatureGenerator, make_config(**VISUAL_ONLY))
-    tokens = random(BATCH, TOKENS, WIDTH)
-    maps, nodes = layer(tokens, None)
-    assert maps.shape == (BATCH, AUS_HERE, TOKENS, WIDTH)
-    assert nodes.shape == (BATCH, AUS_HERE, WIDTH)
+    maps, nodes = layer(random(BATCH, TOKENS, WIDTH), None)
+    assert (maps.shape, nodes.shape) == ((BATCH, AUS_HERE, TOKENS, WIDTH), (BATCH, AUS_HERE, WIDTH))
 
 
 def naive_adjacency(layer, nodes, top_k):
@@ -331,16 +330,28 @@ def test_text_projection_norms_each_description():
     assert_same(layer, (layer(text),), (expected,), (text,))
 
 
-def test_vision_projection_norms_each_image():
-    layer = make_layer(HiVAVisionProjection, make_config())
-    tokens = random(BATCH, TOKENS, 16)
+def naive_position(row, column, rows, columns, width):
+    count = math.ceil(width / 4)
+    frequencies = [math.pi * 2 ** (-1 + 5 * n / max(count - 1, 1)) for n in range(count)]
+    places = ((row + 0.5) / rows, (column + 0.5) / columns)
+    return [wave(place * f) for place in places for wave in (math.sin, math.cos) for f in frequencies][:width]
+
+
+@pytest.mark.parametrize(("width", "heads"), [(8, 2), (4, 2), (10, 2), (7, 1)])
+@pytest.mark.parametrize("positions", [True, False])
+def test_vision_projection_norms_each_image_and_adds_places(width, heads, positions):
+    fields = {"hidden_size": width, "num_attention_heads": heads, "use_position_embeddings": positions}
+    layer = make_layer(HiVAVisionProjection, make_config(**fields))
+    tokens = random(BATCH, 6, 16)
     images = []
     for image in tokens:
         projected = torch.stack([linear(layer.proj, token) for token in image])
-        centred = projected - projected.mean()
-        scaled = centred / (centred.square().mean() + layer.norm.eps).sqrt()
+        scaled = (projected - projected.mean()) / (projected.var(correction=0) + layer.norm.eps).sqrt()
         images.append(torch.stack([token * layer.norm.weight + layer.norm.bias for token in scaled]))
-    assert_same(layer, (layer(tokens),), (torch.stack(images),), (tokens,))
+    places = tokens.new_tensor([naive_position(n // 3, n % 3, 2, 3, width) for n in range(6)])
+    expected = torch.stack(images) + places * positions
+    # positions are made in float32
+    assert_same(layer, (layer(tokens, (2, 3)),), (expected,), (tokens,), {"rtol": 1e-9, "atol": 1e-5})
 
 
 def run_all(layers, tokens, text):

@@ -127,6 +127,14 @@ def test_half_precision_stays_finite(loss, dtype):
 
 
 @each_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(loss, dtype):
+    logits, labels = random_logits().to(dtype), labels_for(loss, -100.0)
+    for form in (labels, labels.to(dtype)):
+        assert torch.equal(loss(logits, form), loss(logits.float(), labels))
+
+
+@each_loss
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float64])
 def test_labels_of_any_number_type(loss, dtype):
     logits, labels = random_logits(), labels_for(loss, -100.0)

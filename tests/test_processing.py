@@ -197,7 +197,7 @@ def test_no_description_at_all_is_an_error(full, own_tokenizer):
 
 @pytest.mark.parametrize("call", [lambda p: p.tokenize_descriptions(), lambda p: p(descriptions={"AU1": ["brow"]})])
 def test_descriptions_need_a_tokenizer(folded, call):
-    with pytest.raises(ValueError, match="needs a tokenizer.*unfolded checkpoint"):
+    with pytest.raises(ValueError, match=r"needs a tokenizer.*unfolded checkpoint"):
         call(folded)
 
 

@@ -53,7 +53,7 @@ HEAVY = ("torch", "datasets", "peft", "matplotlib", "sklearn", "cv2", "pandas", 
 
 def run(code):
     """What a fresh interpreter prints as its last line, read as JSON."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

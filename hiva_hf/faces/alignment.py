@@ -63,7 +63,7 @@ def box_to_points(box: tuple[float, float, float, float]) -> np.ndarray:
         `np.ndarray` of shape (5, 2): As [`five_points`].
     """
     x0, y0, x1, y1 = box
-    fractions = np.array([[0.31, 0.39], [0.69, 0.39], [0.50, 0.60], [0.35, 0.78], [0.65, 0.78]])
+    fractions = np.array([[0.31, 0.42], [0.69, 0.42], [0.50, 0.61], [0.335, 0.80], [0.665, 0.80]])
     return np.array([x0, y0]) + fractions * np.array([x1 - x0, y1 - y0])
 
 
