@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError
+from transformers import AutoConfig
+
 from .modeling_hiva import HiVAForImageClassification
 from .processing_hiva import HiVAProcessor
 
@@ -39,7 +42,15 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
             f"`checkpoint` must be a folder or a Hub id such as org/name; there is no folder {name_or_path}. "
             f"Expected:\n{_TREE}"
         )
-    model = HiVAForImageClassification.from_pretrained(name_or_path, **kwargs).eval()
+    model_type = AutoConfig.from_pretrained(name_or_path).model_type
+    if model_type != "hiva":
+        raise ValueError(f"`checkpoint` must be a HiVA model; {name_or_path} holds a model of type {model_type!r}.")
+    try:
+        model = HiVAForImageClassification.from_pretrained(name_or_path, **kwargs).eval()
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights in {name_or_path} must be a whole safetensors file; {error}. Copy the checkpoint anew."
+        ) from None
     processor = HiVAProcessor.from_pretrained(name_or_path)
     names = model.config.au_names
     if processor.labels and processor.labels != names:

@@ -377,16 +377,13 @@ def test_order_of_aus_does_not_matter(fields):
     with torch.no_grad():
         before = run_all(layers, tokens, text)
         # what is stored by position moves along with its AU
-        for layer, names in ((layers[0], ("weight", "bias")), (layers[4], ("weight", "bias"))):
-            for name in names:
-                parameter = getattr(layer, name, None)
-                if parameter is not None:
-                    parameter.copy_(parameter[order].clone())
+        stored = [getattr(layer, name, None) for layer in (layers[0], layers[4]) for name in ("weight", "bias")]
+        for parameter in stored:
+            if parameter is not None:
+                parameter.copy_(parameter[order].clone())
         after = run_all(layers, tokens, text[order])
     for n, (old, new) in enumerate(zip(before, after, strict=True)):
-        moved = old[:, order]
-        if n in (3, 5):
-            moved = moved[..., order]
+        moved = old[:, order][..., order] if n in (3, 5) else old[:, order]
         assert torch.allclose(moved, new, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(old, new, atol=1e-2)
 
