@@ -55,7 +55,14 @@ def train(
     from .data import load_rendered, subject_split
     from .facs import BP4D_AUS
     from .presets import PRESETS
-    from .training import build_trainer, evaluate_detector, last_checkpoint, save_detector, training_arguments
+    from .training import (
+        build_trainer,
+        evaluate_detector,
+        last_checkpoint,
+        save_detector,
+        training_arguments,
+        without_nan,
+    )
 
     if output.exists() and not output.is_dir():
         raise ValueError(f"`--output` must be a folder; {output} is a file.")
@@ -87,7 +94,7 @@ def train(
     trainer = build_trainer(model, processor, splits, arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
     metrics = evaluate_detector(trainer, splits["test"])
-    results = {"preset": preset.value, "epochs": epochs, "seed": seed, "part": "test", "metrics": metrics}
+    results = {"preset": preset.value, "epochs": epochs, "seed": seed, "part": "test", "metrics": without_nan(metrics)}
     save_detector(model, processor, output, {"splits.json": parts, "results.json": results})
     _print_metrics(metrics, list(names), f"Unseen subjects: {', '.join(parts['test'])}")
     typer.echo(f"Saved to {output}")
@@ -103,7 +110,7 @@ def evaluate(
     """Print a table of metrics per action unit for a trained detector."""
     from .checkpoint import load_detector
     from .data import load_rendered
-    from .training import build_trainer, evaluate_detector, training_arguments
+    from .training import build_trainer, evaluate_detector, training_arguments, without_nan
 
     model, processor = load_detector(checkpoint)
     names = model.config.au_names
@@ -124,7 +131,7 @@ def evaluate(
         metrics = evaluate_detector(trainer, dataset)
     _print_metrics(metrics, names, f"{part}: {len(dataset)} faces")
     if out is not None:
-        _write_text(out, json.dumps(metrics, indent=2) + "\n")
+        _write_text(out, json.dumps(without_nan(metrics), indent=2) + "\n")
 
 
 @app.command()

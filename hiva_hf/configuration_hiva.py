@@ -138,12 +138,14 @@ class HiVAConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(_BP4D))
         if self.id2label is not None:
-            self.id2label = {int(index): name for index, name in self.id2label.items()}
+            self.id2label = dict(sorted((int(index), name) for index, name in self.id2label.items()))
             self.label2id = {name: index for index, name in self.id2label.items()}
         if self.text_config is None and self.use_descriptions and not self.text_folded:
             self.text_config = {}
         if self.text_folded or not self.use_descriptions:
             self.text_config = None
+        # AutoModel chooses among our classes by this field, and stumbles over a missing one
+        self.architectures = self.architectures or ["HiVAForImageClassification"]
         super().__post_init__(**kwargs)
         if self.text_config is not None:
             if self.text_embed_dim is None:

@@ -44,11 +44,20 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
         return array
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return np.round(array / 257.0).astype(np.uint8)
     if np.issubdtype(array.dtype, np.floating):
         top = 1.0 if np.nanmax(array, initial=0) <= 1 else 255.0 if array.max() <= 255 else 65535.0
     else:
         top = 65535.0 if array.max(initial=0) > 255 else 255.0
     return np.round(np.clip(np.nan_to_num(array), 0, top) * (255.0 / top)).astype(np.uint8)
+
+
+def _in_unit_range(image: np.ndarray | torch.Tensor) -> bool:
+    """Whether an array or tensor of floats is scaled to [0, 1] already."""
+    if isinstance(image, torch.Tensor):
+        return image.is_floating_point() and bool(image.max() <= 1)
+    return bool(np.issubdtype(image.dtype, np.floating) and image.max() <= 1)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -72,7 +81,7 @@ def open_image(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return upright_rgb(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} must be an image that Pillow can read; {error}.") from None
 
 
@@ -102,6 +111,8 @@ class _AnyPicture:
             isinstance(given, str) and not given.startswith(("http://", "https://", "data:"))
         ):
             return open_image(given)
+        if isinstance(given, (np.ndarray, torch.Tensor)) and given.ndim == 2:
+            return given[None]
         return super().fetch_images(given)
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs):
@@ -113,9 +124,8 @@ class _AnyPicture:
                 image = _eight_bits(image)
             elif isinstance(image, torch.Tensor) and image.dtype in (torch.uint16, torch.int32):
                 image = torch.from_numpy(_eight_bits(image.cpu().numpy()))
-            if not isinstance(image, Image.Image) and image.ndim == 2:
-                image = image[None]
-                input_data_format = "channels_first"
+            elif not isinstance(image, Image.Image) and kwargs.get("do_rescale") and _in_unit_range(image):
+                image = image * 255
         return super().process_image(image, do_convert_rgb, input_data_format=input_data_format, **kwargs)
 
 

@@ -42,7 +42,12 @@ def au_metrics(
     names = [str(index) for index in range(count)] if names is None else list(names)
     if len(names) != count:
         raise ValueError(f"`names` must have {count} entries to match `labels`; got {len(names)}.")
-    thresholds = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (count,))
+    thresholds = np.asarray(threshold, dtype=np.float64)
+    if thresholds.shape not in ((), (1,), (count,)):
+        raise ValueError(
+            f"`threshold` must be one number or {count}, one an action unit; got shape {thresholds.shape}."
+        )
+    thresholds = np.broadcast_to(thresholds, (count,))
 
     result: dict[str, float] = {}
     for column, name in enumerate(names):

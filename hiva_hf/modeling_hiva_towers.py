@@ -118,11 +118,12 @@ def embed_text(
         `torch.Tensor` of shape `(num_sentences, text_hidden_size)`.
     """
     states = text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).last_hidden_state
-    if pooling == "first":
-        return states[:, 0]
-    if pooling == "last":
-        last = (attention_mask.sum(dim=-1) - 1).clamp(min=0)
-        return states[torch.arange(len(states), device=states.device), last]
+    if pooling in ("first", "last"):
+        places = torch.arange(1, attention_mask.shape[1] + 1, device=states.device)
+        if pooling == "first":
+            places = places.flip(0)
+        chosen = (attention_mask * places).argmax(dim=-1)
+        return states[torch.arange(len(states), device=states.device), chosen]
     mask = attention_mask[..., None].to(states)
     return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 

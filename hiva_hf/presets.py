@@ -98,7 +98,7 @@ def hiva_small_text(
     processor = HiVAProcessor(image_processor, tokenizer, bank.to_dict())
     fields = {"vision_config": _VISION, **_FUSION, "text_config": text_config, "id2label": id2label}
     model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}))
-    model.set_descriptions(**{**processor.tokenize_descriptions(), "bank": bank.identifier})
+    model.set_descriptions(**processor.tokenize_descriptions())
     return model, processor
 
 

@@ -1,9 +1,22 @@
 """HiVA processor: image processor, tokenizer, and the AU descriptions a checkpoint was made with."""
 
+import hashlib
+import json
+
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import cached_file
+
+
+def bank_identifier(bank: dict) -> str:
+    """Name of a description bank and 16 hexadecimal digits of the SHA-256 of its descriptions.
+
+    Args:
+        bank (`dict`): Content of a description bank.
+    """
+    text = json.dumps(bank.get("descriptions", {}), sort_keys=True, ensure_ascii=False)
+    return f"{bank.get('bank_id', 'custom')}@{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 class HiVAProcessor(ProcessorMixin):
@@ -71,6 +84,13 @@ class HiVAProcessor(ProcessorMixin):
         if self.thresholds and self.labels:
             self._thresholds(self.thresholds, self.labels)
 
+    def _require_tokenizer(self, what: str) -> None:
+        if getattr(self, "tokenizer", None) is None:
+            raise ValueError(
+                f"{what} needs a tokenizer; this processor belongs to a folded model and has none. "
+                "Use the processor of the unfolded checkpoint."
+            )
+
     def _descriptions(self) -> dict[str, list[str]]:
         """Texts by action unit, in the order of `labels`."""
         if not self.description_bank:
@@ -99,6 +119,8 @@ class HiVAProcessor(ProcessorMixin):
         """
         if images is None and text is None and descriptions is None:
             raise ValueError("The processor needs `images`, `text` or `descriptions`; got none of them.")
+        if text is not None:
+            self._require_tokenizer("`text`")
         features = BatchFeature()
         if images is not None or text is not None:
             features = super().__call__(images=images, text=text, **kwargs)
@@ -126,14 +148,16 @@ class HiVAProcessor(ProcessorMixin):
         Raises:
             ValueError: If there is no tokenizer or no description, or an AU has fewer than asked for.
         """
-        if getattr(self, "tokenizer", None) is None:
-            raise ValueError(
-                "`tokenize_descriptions` needs a tokenizer; this processor belongs to a folded model and has none. "
-                "Use the processor of the unfolded checkpoint."
-            )
+        self._require_tokenizer("`tokenize_descriptions`")
         stored = descriptions is None
         if stored:
             descriptions = self._descriptions()
+        single = [label for label, texts in (descriptions or {}).items() if isinstance(texts, str)]
+        if single:
+            raise ValueError(
+                f"`descriptions` must give a list of sentences for each action unit; got one string for "
+                f"{', '.join(single)}. Put it into a list."
+            )
         if not descriptions:
             raise ValueError("`descriptions` must name at least one action unit; got none, and there is no bank.")
         fewest = min(descriptions, key=lambda label: len(descriptions[label]))
@@ -148,7 +172,7 @@ class HiVAProcessor(ProcessorMixin):
         shape = (len(descriptions), count)
         result = {name: tokens[name].unflatten(0, shape) for name in ("input_ids", "attention_mask")}
         if stored:
-            result["bank"] = self.description_bank.get("bank_id", "custom")
+            result["bank"] = bank_identifier(self.description_bank)
         return result
 
     def post_process(
@@ -202,4 +226,4 @@ class HiVAProcessor(ProcessorMixin):
         return {label: thresholds.get(label, 0.5) for label in labels}
 
 
-__all__ = ["HiVAProcessor"]
+__all__ = ["HiVAProcessor", "bank_identifier"]

@@ -143,6 +143,11 @@ def evaluate_detector(trainer: Trainer, dataset: Dataset) -> dict[str, float]:
     return {key.removeprefix("test_"): value for key, value in metrics.items()}
 
 
+def without_nan(metrics: dict[str, float]) -> dict[str, float | None]:
+    """Metrics for a JSON file: what does not exist is `None`, because JSON knows no NaN."""
+    return {key: None if value != value else value for key, value in metrics.items()}
+
+
 def save_detector(
     model: PreTrainedModel, processor: HiVAProcessor, folder: str | Path, records: dict[str, dict] | None = None
 ) -> Path:
@@ -178,4 +183,5 @@ __all__ = [
     "last_checkpoint",
     "save_detector",
     "training_arguments",
+    "without_nan",
 ]

@@ -46,7 +46,6 @@ def test_options_reach_the_model(copy):
     assert model.dtype == torch.bfloat16
 
 
-@pytest.mark.xfail(strict=True, reason="processor_config.json sorts the action units, and the model does not")
 def test_the_usual_action_units_come_back(tmp_path):
     _, folder = save(tmp_path / "run")
     model, processor = load_detector(folder)
@@ -99,17 +98,14 @@ def another_model(folder):
     (folder / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
 
 
-UNNAMED = pytest.mark.xfail(strict=True, reason="SafetensorError or RuntimeError of the libraries passes through")
-
-
 @pytest.mark.parametrize(
     "damage",
     [
         damaged_config,
         damaged_processor,
-        pytest.param(damaged_weights, marks=UNNAMED),
-        pytest.param(half_the_weights, marks=UNNAMED),
-        pytest.param(another_model, marks=UNNAMED),
+        damaged_weights,
+        half_the_weights,
+        another_model,
     ],
 )
 def test_a_damaged_checkpoint_is_named(copy, damage):

@@ -123,7 +123,6 @@ def test_unknown_subjects_are_refused():
         load_rendered(subjects=["S999", "S998"])
 
 
-@pytest.mark.xfail(strict=True, reason="pyarrow's own error passes through; it names no file")
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "damaged.parquet"
     path.write_bytes(b"no parquet at all")

@@ -237,7 +237,6 @@ def test_embeddings_must_be_safetensors(tmp_path):
         load_text_embeds(["AU1"], tmp_path / "nothing.safetensors")
 
 
-@pytest.mark.xfail(strict=True, reason="a bank keeps the spelling of its file, and select() does not find it")
 def test_a_bank_may_spell_its_aus_as_it_likes():
     content = small_content()
     content["descriptions"]["AU01"] = content["descriptions"].pop("AU1")

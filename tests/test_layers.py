@@ -151,6 +151,9 @@ def naive_adjacency(layer, nodes, top_k):
 @pytest.mark.parametrize(("num_aus", "top_k"), [(6, 1), (6, 2), (6, 4), (4, 3), (4, 9), (2, 1), (1, 1), (1, 4)])
 def test_graph_links_the_strongest_neighbours(num_aus, top_k):
     layer = make_layer(HiVADynamicGraph, make_config(num_aus=num_aus, graph_top_k=top_k))
+    # what all nodes share would make all of them alike
+    nn.init.zeros_(layer.norm.bias)
+    nn.init.zeros_(layer.similarity_proj.bias)
     nodes = random(BATCH, num_aus, WIDTH)
     adjacencies, images = [], []
     for image in nodes:
@@ -180,11 +183,6 @@ def test_graph_is_symmetric_non_negative_and_depends_on_the_image():
     # one chosen neighbour each: no more than 6 links, twice, and 6 loops
     assert ((adjacency > 0).sum(dim=(1, 2)) <= 18).all()
     assert torch.linalg.eigvalsh(adjacency).max() <= 1 + 1e-9
-
-
-def test_graph_of_one_au_has_a_loop_of_weight_one():
-    layer = make_layer(HiVADynamicGraph, make_config(num_aus=1))
-    assert layer(random(2, 1, WIDTH))[1].tolist() == [[[1.0]], [[1.0]]]
 
 
 @pytest.mark.parametrize(

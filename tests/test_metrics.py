@@ -157,7 +157,6 @@ def test_what_does_not_fit_is_refused(labels, scores, options, message):
         au_metrics(labels, scores, **options)
 
 
-@pytest.mark.xfail(strict=True, reason="numpy's own broadcasting error passes through; it names no argument")
 def test_a_misfit_of_thresholds_is_explained():
     with pytest.raises(ValueError, match="`threshold`"):
         au_metrics(np.zeros((4, 2)), np.zeros((4, 2)), threshold=[0.1, 0.2, 0.3])

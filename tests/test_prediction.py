@@ -22,9 +22,6 @@ def astronaut():
     return open_image(Path(pytest.importorskip("skimage").__file__).parent / "data" / "astronaut.png")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the largest box wins: here a false alarm on the space shuttle in the background"
-)
 def test_the_face_is_found_and_not_what_is_beside_it(astronaut):
     x0, y0, x1, y1 = find_face(astronaut)
     # the tip of her nose

@@ -311,7 +311,6 @@ def test_pooling_of_sentences_of_different_length(pooling, expected):
     assert pooled[:, 0].tolist() == expected
 
 
-@pytest.mark.xfail(strict=True, reason="`last` counts the mask, which is right for padding on the right only")
 def test_last_token_where_padding_comes_first():
     mask = torch.tensor([[0, 0, 1, 1, 1]])
     assert embed_text(Positions(), torch.zeros_like(mask), mask, "last").item() == 5

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, List, Value
 
 from ..facs import BP4D_AUS, au_label
@@ -46,6 +48,11 @@ def load_rendered(
     files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
     if not files:
         raise FileNotFoundError(f"`root` must be a parquet file or a folder of them; got {root}. Expected:\n{_TREE}")
+    for file in files:
+        try:
+            pq.read_schema(file)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file} must be a parquet file; {error}") from None
     dataset = Dataset.from_parquet([str(file) for file in files])
     known = [name for name in dataset.column_names if re.fullmatch(r"AU\d+", name)]
     labels = [au_label(au) for au in aus]

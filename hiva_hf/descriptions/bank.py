@@ -1,6 +1,5 @@
 """The description bank: what a language model wrote about each action unit, with its provenance."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..facs import au_label
+from ..processing_hiva import bank_identifier
 
 FOLDER = Path(__file__).parent
 DEFAULT_BANK = FOLDER / "facs_en_v1.json"
@@ -52,7 +52,9 @@ class DescriptionBank:
             texts = [item.get("text", "") for item in entry.get("descriptions", [])]
             if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise ValueError(f"{source} must give {au} at least one description and no empty one; got {texts!r}.")
-        return cls(**{field: content[field] for field in _FIELDS})
+        fields = {field: content[field] for field in _FIELDS}
+        fields["descriptions"] = {au_label(au): entry for au, entry in content["descriptions"].items()}
+        return cls(**fields)
 
     def to_dict(self) -> dict:
         """`dict`: The content of a bank file."""
@@ -61,13 +63,12 @@ class DescriptionBank:
     @property
     def content_hash(self) -> str:
         """`str`: 16 hexadecimal digits of the SHA-256 of the descriptions."""
-        text = json.dumps(self.descriptions, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.identifier.rsplit("@", 1)[1]
 
     @property
     def identifier(self) -> str:
         """`str`: `bank_id` and content hash, as a model's configuration keeps it."""
-        return f"{self.bank_id}@{self.content_hash}"
+        return bank_identifier(self.to_dict())
 
     def select(self, aus: Sequence[str | int]) -> "DescriptionBank":
         """The bank with these action units only, in this order.

@@ -106,7 +106,7 @@ def warp_face(image: Image.Image, matrix: np.ndarray, size: int) -> Image.Image:
     if not np.isfinite(scale) or scale == 0:
         raise ValueError(f"`matrix` must be an invertible transform; got {matrix.tolist()}.")
     # an affine warp samples single pixels: shrink large pictures first, so that fine texture does not alias
-    factor = max(1, int(0.5 / scale))
+    factor = max(1, int(1 / scale + 1e-6))
     if factor > 1:
         image = image.reduce(factor)
         matrix = np.hstack([matrix[:, :2] * factor, matrix[:, 2:]])
