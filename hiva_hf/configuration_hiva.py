@@ -8,7 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 _BP4D = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
 # text encoders that are trained to summarise a sentence at its last token
-_LAST_TOKEN_ENCODERS = ("clip_text_model", "siglip_text_model", "siglip2_text_model")
+_LAST_TOKEN_ENCODERS = ("clip_text_model",)
 
 
 @strict
@@ -52,7 +52,7 @@ class HiVAConfig(PreTrainedConfig):
             `"similarity"` of the visual and textual embedding of an AU, or one `"linear"` classifier an AU.
         text_pooling (`str`, *optional*):
             How token states become one description embedding: `"mean"`, `"first"` or `"last"` token. By default
-            `"last"` for CLIP and SigLIP text encoders, else `"mean"`.
+            `"last"` for CLIP text encoders, else `"mean"`.
         text_folded (`bool`, defaults to `False`): The text tower is replaced by stored `text_embeds`.
         text_embed_dim (`int`, *optional*):
             Width of a description embedding before projection; read from `text_config` where there is one.

@@ -6,13 +6,15 @@ sentence embeddings.
 """
 
 import inspect
-import math
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+# class and distillation tokens, and up to four registers
+_LONGEST_PREFIX = 8
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
@@ -49,23 +51,20 @@ def load_tower(name_or_path: str, part: str, **kwargs) -> nn.Module:
 
 def _token_grid(config: PreTrainedConfig, height: int, width: int, num_tokens: int) -> tuple[int, int]:
     """Rows and columns of a token sequence; tokens beyond them are a prefix."""
-    patch = getattr(config, "patch_size", None)
     grids = []
+    patch = getattr(config, "patch_size", None)
     if patch is not None:
         rows, columns = (patch, patch) if isinstance(patch, int) else tuple(patch)[-2:]
-        grid = height // rows, width // columns
-        grids.append(grid)
-        # hierarchical models halve the grid between stages and pad odd sides
-        grids.append((-(-height // rows), -(-width // columns)))
+        # hierarchical models halve the grid between stages and pad odd sides; they end at the deepest
+        padded = [(-(-height // rows), -(-width // columns))]
         for _ in range(len(getattr(config, "depths", None) or [0]) - 1):
-            grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
-    side = math.isqrt(num_tokens)
-    grids.append((side, side))
-    # the deepest grid first: a hierarchical model ends there
-    order = reversed(grids[:-1]) if getattr(config, "depths", None) else grids[:-1]
-    for rows, columns in [*order, grids[-1]]:
-        if 0 <= num_tokens - rows * columns <= 16 and rows * columns > 0:
-            return rows, columns
+            padded.append((-(-padded[-1][0] // 2), -(-padded[-1][1] // 2)))
+        grids = [*reversed(padded), (height // rows, width // columns)]
+    # what states no patch size has a stride that is a power of two
+    grids += [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32, 64)]
+    fitting = [grid for grid in grids if 0 <= num_tokens - grid[0] * grid[1] <= _LONGEST_PREFIX]
+    if fitting:
+        return max(fitting, key=lambda grid: grid[0] * grid[1])
     raise ValueError(
         f"`vision_config` must give a grid of tokens; got {num_tokens} tokens for an image of {height} x {width} from "
         f"{type(config).__name__}. Use an image size that its patches divide."

@@ -179,8 +179,6 @@ def test_vision_tower_without_a_width_is_refused():
         ("roberta", "mean"),
         ("distilbert", "mean"),
         ("clip_text_model", "last"),
-        ("siglip_text_model", "last"),
-        ("siglip2_text_model", "last"),
     ],
 )
 def test_pooling_follows_the_kind_of_text_encoder(model_type, pooling):
