@@ -1,6 +1,6 @@
 """What `make demo` runs: train HiVA on rendered faces, test it on unseen people, reload it, and draw its answer.
 
-    python examples/demo.py --output demo_output --epochs 30
+    python examples/demo.py --output demo_output --epochs 24
 
 Each step is a command that a user would type; it is printed before it runs.
 """
@@ -68,7 +68,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for the model and the pictures; made anew.")] = Path(
         "demo_output"
     ),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 24,
 ):
     from skimage import data
 
