@@ -62,11 +62,12 @@ def parameters(model: torch.nn.Module) -> dict[str, float]:
 def main(
     batch_size: Annotated[int, typer.Option(help="Images a forward pass.")] = 8,
     rounds: Annotated[int, typer.Option(help="Timed passes of each variant.")] = 15,
+    towers: Annotated[str, typer.Option(help="Which, by commas.")] = ",".join([*TOWERS, "small preset"]),
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("examples/results/speed.csv"),
 ):
     rows = []
     console = Console(width=120)
-    for name in [*TOWERS, "small preset"]:
+    for name in towers.split(","):
         models, size = variants(name)
         pixels = torch.rand(batch_size, 3, size, size)
         wall, cpu = {key: [] for key in models}, {key: [] for key in models}

@@ -121,6 +121,14 @@ def test_a_failure_leaves_the_earlier_file(tmp_path, picture):
     assert path.read_bytes() == b"earlier"
 
 
+def test_what_cannot_be_put_in_its_place_leaves_no_part_of_it(tmp_path, picture):
+    # the file is written whole, and then a folder stands where it should go
+    (tmp_path / "face.png").mkdir()
+    with pytest.raises(OSError, match=r"face\.png"):
+        save_figure(draw(picture), tmp_path / "face.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["face.png"]
+
+
 def test_an_earlier_file_is_replaced(tmp_path, picture):
     path = tmp_path / "face.png"
     path.write_bytes(b"earlier")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, SiglipTextModel
+from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 from transformers.configuration_utils import PreTrainedConfig
 
 from hiva_hf import HiVAConfig, HiVAForImageClassification
@@ -8,6 +8,7 @@ from hiva_hf.modeling_hiva_towers import build_tower, embed_text, extract_visual
 
 AUS = ("AU1", "AU4", "AU12")
 DESCRIPTIONS, LENGTH, USED = 2, 7, 5
+FOLDED = {"text_folded": True, "text_embed_dim": 6, "id2label": dict(enumerate(AUS))}
 FUSION = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "graph_top_k": 1}
 
 _VIT = {
@@ -33,14 +34,7 @@ VISION = {
     "convnext": _STAGES,
     "resnet": {"depths": [1, 1], "hidden_sizes": [8, 16], "embedding_size": 8, "layer_type": "basic"},
 }
-PREFIX = {
-    "vit": 1,
-    "deit": 2,
-    "dinov2": 1,
-    "dinov2_with_registers": 4,
-    "dinov3_vit": 4,
-    "clip_vision_model": 1,
-}
+PREFIX = {"vit": 1, "deit": 2, "dinov2": 1, "dinov2_with_registers": 4, "dinov3_vit": 4, "clip_vision_model": 1}
 # pixels that one token stands for
 STRIDE = {"swin": 4, "swinv2": 4}
 
@@ -75,10 +69,8 @@ def make_vision_model(model_type):
     torch.manual_seed(0)
     config = HiVAConfig(
         vision_config={"model_type": model_type, **VISION[model_type]},
-        text_folded=True,
-        text_embed_dim=6,
         num_descriptions=DESCRIPTIONS,
-        id2label=dict(enumerate(AUS)),
+        **FOLDED,
         **FUSION,
     )
     model = HiVAForImageClassification(config).eval()
@@ -141,6 +133,14 @@ def test_patches_that_do_not_fit_are_cut(model_type):
     tokens, grid, _ = tokens_of(make_vision_model(model_type), pixels(39, 61))
     assert tuple(grid) == (4, 7)
     assert tokens.shape == (2, 28, 32)
+
+
+@pytest.mark.xfail(strict=True, reason="a padded grid is taken where its tokens and fewer prefix tokens fit too")
+@pytest.mark.parametrize("model_type", ["dinov2_with_registers", "dinov3_vit"])
+def test_registers_are_no_column(model_type):
+    tokens, grid, _ = tokens_of(make_vision_model(model_type), pixels(24, 41))
+    assert tuple(grid) == (3, 5)
+    assert tokens.shape == (2, 15, 32)
 
 
 @each_vision
@@ -317,8 +317,7 @@ def assert_equal_weights(tower, saved):
 
 def save_tower(path, model_type, fields):
     torch.manual_seed(7)
-    tower_class = SiglipTextModel._from_config if model_type == "siglip_text_model" else AutoModel.from_config
-    tower = tower_class(AutoConfig.for_model(model_type, **fields))
+    tower = AutoModel.from_config(AutoConfig.for_model(model_type, **fields))
     tower.save_pretrained(path)
     return tower
 
@@ -326,8 +325,8 @@ def save_tower(path, model_type, fields):
 @each_vision
 def test_pretrained_vision_towers_keep_their_weights(model_type, tmp_path):
     saved = save_tower(tmp_path, model_type, VISION[model_type])
-    fields = {"text_folded": True, "text_embed_dim": 6, "id2label": {0: "AU6", 1: "AU12"}}
-    model = HiVAForImageClassification.from_vision_text_pretrained(str(tmp_path), **fields, **FUSION)
+    fields = {**FOLDED, **FUSION, "id2label": {0: "AU6", 1: "AU12"}}
+    model = HiVAForImageClassification.from_vision_text_pretrained(str(tmp_path), **fields)
     assert_equal_weights(model.hiva.vision_model, saved)
     assert model.hiva.text_model is None
     assert model.config.vision_config.model_type == model_type
@@ -347,26 +346,38 @@ def test_pretrained_text_encoders_keep_their_weights(model_type, tmp_path):
     assert model.config.text_encoder == paths[1]
 
 
-@pytest.mark.parametrize(
-    ("dual_class", "config_class"),
-    [(CLIPModel, CLIPConfig)],
-    ids=["clip"],
-)
-def test_both_halves_of_a_dual_encoder(dual_class, config_class, tmp_path):
+def save_dual(path, model_class, config_class):
     torch.manual_seed(7)
-    dual = dual_class(config_class(text_config=_DUAL, vision_config=_VIT))
-    dual.save_pretrained(tmp_path)
+    dual = model_class(config_class(text_config=_DUAL, vision_config=_VIT))
+    dual.save_pretrained(path)
+    return dual
+
+
+def assert_half(tower, half):
+    ours, theirs = dict(tower.named_parameters()), dict(half.named_parameters())
+    assert ours
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+
+
+def test_both_halves_of_a_dual_encoder(tmp_path):
+    dual = save_dual(tmp_path, CLIPModel, CLIPConfig)
     path = str(tmp_path)
     model = HiVAForImageClassification.from_vision_text_pretrained(path, path, id2label=dict(enumerate(AUS)), **FUSION)
-    assert_equal_weights(load_tower(path, "vision_config"), model.hiva.vision_model)
-    for tower, half in ((model.hiva.vision_model, dual.vision_model), (model.hiva.text_model, dual.text_model)):
-        assert {name: weight.tolist() for name, weight in tower.named_parameters()}.items() <= {
-            name: weight.tolist() for name, weight in half.named_parameters()
-        }.items()
+    assert_half(model.hiva.vision_model, dual.vision_model)
+    assert_half(model.hiva.text_model, dual.text_model)
+    assert_half(load_tower(path, "vision_config"), dual.vision_model)
     assert model.config.text_pooling == "last"
     model.set_descriptions(*sentences())
     with torch.no_grad():
         assert model(pixels(48, 32)).logits.isfinite().all()
+
+
+def test_siglip_gives_its_vision_half(tmp_path):
+    dual = save_dual(tmp_path, SiglipModel, SiglipConfig)
+    model = HiVAForImageClassification.from_vision_text_pretrained(str(tmp_path), **FOLDED, **FUSION)
+    assert_half(model.hiva.vision_model, dual.vision_model)
+    with pytest.raises(ValueError, match="SiglipTextConfig"):
+        load_tower(str(tmp_path), "text_config")
 
 
 def test_keywords_reach_the_towers(tmp_path):
