@@ -51,17 +51,21 @@ def load_tower(name_or_path: str, part: str, **kwargs) -> nn.Module:
 
 def _token_grid(config: PreTrainedConfig, height: int, width: int, num_tokens: int) -> tuple[int, int]:
     """Rows and columns of a token sequence; tokens beyond them are a prefix."""
-    grids = []
+    grids, depths = [], None
     patch = getattr(config, "patch_size", None)
     if patch is not None:
         rows, columns = (patch, patch) if isinstance(patch, int) else tuple(patch)[-2:]
-        # hierarchical models halve the grid between stages and pad odd sides; they end at the deepest
-        padded = [(-(-height // rows), -(-width // columns))]
-        for _ in range(len(getattr(config, "depths", None) or [0]) - 1):
-            padded.append((-(-padded[-1][0] // 2), -(-padded[-1][1] // 2)))
-        grids = [*reversed(padded), (height // rows, width // columns)]
-    # what states no patch size has a stride that is a power of two
-    grids += [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32, 64)]
+        grids = [(height // rows, width // columns)]
+        depths = getattr(config, "depths", None)
+        if depths:
+            # hierarchical models halve the grid between stages and pad odd sides; they end at the deepest
+            padded = [(-(-height // rows), -(-width // columns))]
+            for _ in range(len(depths) - 1):
+                padded.append((-(-padded[-1][0] // 2), -(-padded[-1][1] // 2)))
+            grids += padded
+    if patch is None or depths:
+        # what states no patch size has a stride that is a power of two
+        grids += [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32, 64)]
     fitting = [grid for grid in grids if 0 <= num_tokens - grid[0] * grid[1] <= _LONGEST_PREFIX]
     if fitting:
         return max(fitting, key=lambda grid: grid[0] * grid[1])

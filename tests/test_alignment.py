@@ -182,16 +182,11 @@ def test_large_pictures_do_not_alias(scale):
     assert crop[4:-4, 4:-4].mean() == pytest.approx(127.5, abs=2)
 
 
-STILL_ALIASES = pytest.mark.xfail(
-    strict=True, reason="a picture is shrunk by whole factors, and the rest is sampled at single pixels"
-)
-
-
 @pytest.mark.parametrize(
     ("scale", "cell"),
     [
         *[(0.45, 1), (0.3, 1), (0.26, 1), (0.2, 2), (0.13, 2)],
-        *[pytest.param(*case, marks=STILL_ALIASES) for case in ((0.55, 1), (0.4, 2), (0.3, 3))],
+        *[pytest.param(*case) for case in ((0.55, 1), (0.4, 2), (0.3, 3))],
     ],
 )
 def test_no_picture_aliases(scale, cell):

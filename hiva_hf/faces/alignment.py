@@ -105,11 +105,11 @@ def warp_face(image: Image.Image, matrix: np.ndarray, size: int) -> Image.Image:
     scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if not np.isfinite(scale) or scale == 0:
         raise ValueError(f"`matrix` must be an invertible transform; got {matrix.tolist()}.")
-    # an affine warp samples single pixels: shrink large pictures first, so that fine texture does not alias
-    factor = max(1, int(1 / scale + 1e-6))
-    if factor > 1:
-        image = image.reduce(factor)
-        matrix = np.hstack([matrix[:, :2] * factor, matrix[:, 2:]])
+    if scale < 1:
+        # an affine warp samples single pixels: shrink the picture first, so that fine texture does not alias
+        width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        matrix = matrix * [image.width / width, image.height / height, 1.0]
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     inverse = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
     return image.transform((size, size), Image.Transform.AFFINE, inverse[:2].ravel().tolist(), Image.Resampling.BICUBIC)
 
