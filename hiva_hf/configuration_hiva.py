@@ -1,5 +1,7 @@
 """HiVA configuration: the two towers, the action units, and a switch for each element of the paper."""
 
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -67,7 +69,8 @@ class HiVAConfig(PreTrainedConfig):
             Weight of the term that pulls the visual and textual embedding of an AU together.
 
     Raises:
-        ValueError: If a field breaks its rule; the message names field, rule, value and cure.
+        StrictDataclassError: If a field breaks its rule; the message names field, rule, value and cure.
+        ValueError: If `id2label` is no mapping, or a tower's model type is unknown to transformers.
 
     Example:
     ```python
@@ -111,7 +114,7 @@ class HiVAConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     hidden_dropout_prob: int | float = 0.1
     attention_dropout: int | float = 0.0
-    layer_norm_eps: float = 1e-6
+    layer_norm_eps: int | float = 1e-6
     initializer_range: int | float = 0.02
     num_descriptions: int = 8
     description_length: int = 64
@@ -131,13 +134,18 @@ class HiVAConfig(PreTrainedConfig):
     description_bank: str | None = None
     problem_type: str | None = "multi_label_classification"
     occurrence_loss: Literal["weighted_asymmetric", "binary_cross_entropy"] = "weighted_asymmetric"
-    label_weights: list[float] | None = None
+    label_weights: list[int | float] | None = None
     alignment_loss_weight: int | float = 0.0
 
     def __post_init__(self, **kwargs):
         if self.id2label is None and kwargs.get("num_labels") is None:
             self.id2label = dict(enumerate(_BP4D))
         if self.id2label is not None:
+            if not isinstance(self.id2label, Mapping):
+                raise ValueError(
+                    f"`id2label` must map 0, 1, 2, ... to names of action units; got {self.id2label!r}. "
+                    "Build it with dict(enumerate(names))."
+                )
             self.id2label = dict(sorted((int(index), name) for index, name in self.id2label.items()))
             self.label2id = {name: index for index, name in self.id2label.items()}
         if self.text_config is None and self.use_descriptions and not self.text_folded:
@@ -188,6 +196,15 @@ class HiVAConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        if self.text_embed_dim is not None and self.text_embed_dim < 1:
+            raise ValueError(f"`text_embed_dim` must be at least 1; got {self.text_embed_dim}.")
+        from transformers.activations import ACT2CLS  # brings torch, which a configuration alone does not need
+
+        if self.hidden_act not in ACT2CLS:
+            raise ValueError(
+                f"`hidden_act` must be an activation of transformers; got {self.hidden_act!r}. "
+                f"Known: {', '.join(sorted(ACT2CLS))}."
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` must be a multiple of `num_attention_heads`; got {self.hidden_size} and "
@@ -199,8 +216,10 @@ class HiVAConfig(PreTrainedConfig):
         for name in ("layer_norm_eps", "initializer_range"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
-        if self.alignment_loss_weight < 0:
-            raise ValueError(f"`alignment_loss_weight` must not be negative; got {self.alignment_loss_weight}.")
+        if not 0 <= self.alignment_loss_weight < math.inf:
+            raise ValueError(
+                f"`alignment_loss_weight` must be finite and not negative; got {self.alignment_loss_weight}."
+            )
 
     def validate_labels(self):
         """`id2label` numbers distinct action units from 0; `label_weights` fit them."""
@@ -221,8 +240,9 @@ class HiVAConfig(PreTrainedConfig):
                     f"`label_weights` must have {len(names)} entries to match `id2label`; "
                     f"got {len(self.label_weights)}."
                 )
-            if min(self.label_weights) < 0:
-                raise ValueError(f"`label_weights` must not be negative; got {min(self.label_weights)}.")
+            wrong = [weight for weight in self.label_weights if not 0 <= weight < math.inf]
+            if wrong:
+                raise ValueError(f"`label_weights` must be finite and not negative; got {wrong[0]}.")
         if self.problem_type not in ("multi_label_classification", "regression"):
             raise ValueError(
                 "`problem_type` must be 'multi_label_classification' (occurrence) or 'regression' (intensity); "

@@ -190,8 +190,8 @@ class HiVAFeatureGenerator(nn.Module):
                 Projected descriptions; read only by `au_projection="text"`.
 
         Returns:
-            `tuple`: AU token maps F of shape `(batch_size, num_labels, num_tokens, hidden_size)`, and AU nodes U, their
-            mean over the tokens, of shape `(batch_size, num_labels, hidden_size)`.
+            `tuple`: AU token maps F of shape `(batch_size, num_labels, num_tokens, hidden_size)`, and AU nodes U, layer
+            norm of their mean over the tokens, of shape `(batch_size, num_labels, hidden_size)`.
         """
         if self.learned:
             maps = torch.einsum("bnd,kde->bkne", visual_tokens, self.weight) + self.bias[:, None]

@@ -74,10 +74,10 @@ class HiVATextSide:
                 "`set_text_embeds` must be called on a folded model; got text_folded=False. Call `fold_text()` first, "
                 "or build the model with HiVAConfig(text_folded=True, text_embed_dim=...)."
             )
-        wanted = (self.config.num_labels, text_embeds.shape[1], self.config.text_embed_dim)
-        if tuple(text_embeds.shape) != wanted:
+        num_aus, width = self.config.num_labels, self.config.text_embed_dim
+        if text_embeds.ndim != 3 or (text_embeds.shape[0], text_embeds.shape[2]) != (num_aus, width):
             raise ValueError(
-                f"`text_embeds` must have shape ({wanted[0]}, num_descriptions, {wanted[2]}) to match "
+                f"`text_embeds` must have shape ({num_aus}, num_descriptions, {width}) to match "
                 f"`config.num_labels` and `config.text_embed_dim`; got {tuple(text_embeds.shape)}."
             )
         self.text_embeds = text_embeds.detach().to(self.text_embeds)

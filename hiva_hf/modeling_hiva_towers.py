@@ -40,7 +40,8 @@ def load_tower(name_or_path: str, part: str, **kwargs) -> nn.Module:
     """A tower with pretrained weights.
 
     Args:
-        name_or_path (`str`): Hub id or folder of a tower, or of a dual encoder (CLIP, SigLIP) that holds it.
+        name_or_path (`str`): Hub id or folder of a tower, or of a dual encoder that holds it: both halves of CLIP,
+            and the vision half of SigLIP, whose text half has no `AutoModel`.
         part (`str`): `"vision_config"` or `"text_config"`: which half of a dual encoder.
         kwargs: Passed to `AutoModel.from_pretrained`; `config` replaces the stored configuration.
     """

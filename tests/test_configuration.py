@@ -34,13 +34,17 @@ REFUSED = [
     ({"attention_dropout": -1}, ("`attention_dropout`", "[0, 1)", "-1")),
     ({"layer_norm_eps": 0.0}, ("`layer_norm_eps`", "positive", "0.0")),
     ({"initializer_range": -0.5}, ("`initializer_range`", "positive", "-0.5")),
-    ({"alignment_loss_weight": -0.25}, ("`alignment_loss_weight`", "not be negative", "-0.25")),
+    ({"alignment_loss_weight": -0.25}, ("`alignment_loss_weight`", "not negative", "-0.25")),
     ({"id2label": {}}, ("`id2label`", "0, 1, 2", "[]")),
     ({"id2label": {1: "AU1", 2: "AU2"}}, ("`id2label`", "0, 1, 2", "[1, 2]")),
     ({"id2label": {0: "AU1", 2: "AU2"}}, ("`id2label`", "dict(enumerate(names))", "[0, 2]")),
     ({"id2label": {0: "AU1", 1: "AU4", 2: "AU1"}}, ("`id2label`", "once", "AU1")),
     ({"label_weights": [1.0, 1.0]}, ("`label_weights`", "3 entries", "got 2")),
     ({"label_weights": [1.0, -0.5, 2.5]}, ("`label_weights`", "negative", "-0.5")),
+    ({"label_weights": [1.0, float("nan"), 1.0]}, ("`label_weights`", "finite", "nan")),
+    ({"alignment_loss_weight": float("inf")}, ("`alignment_loss_weight`", "finite", "inf")),
+    ({"text_folded": True, "text_embed_dim": -5}, ("`text_embed_dim`", "at least 1", "-5")),
+    ({"hidden_act": "wobble"}, ("`hidden_act`", "'wobble'", "gelu")),
     (
         {"problem_type": "single_label_classification"},
         ("`problem_type`", "regression", "'single_label_classification'"),
@@ -89,6 +93,19 @@ def test_unknown_choices_are_refused(field, known):
 def test_wrong_types_are_refused_by_name(field, value):
     with pytest.raises(StrictDataclassError, match=field):
         make_config(**{field: value})
+
+
+def test_whole_numbers_stand_for_real_ones():
+    config = make_config(label_weights=[1, 2, 3])
+    assert config.label_weights == [1, 2, 3]
+    with pytest.raises(StrictDataclassError, match="`layer_norm_eps` must be positive; got 0"):
+        make_config(layer_norm_eps=0)
+
+
+@pytest.mark.parametrize("id2label", [["AU1", "AU2"], "AU1"])
+def test_labels_that_are_no_mapping_are_refused(id2label):
+    with pytest.raises(ValueError, match=r"`id2label` must map .* got .*AU1.*enumerate"):
+        HiVAConfig(id2label=id2label)
 
 
 def test_unknown_towers_are_refused():

@@ -171,12 +171,27 @@ def test_json_that_is_no_object(content, tmp_path):
 
 @pytest.mark.parametrize(
     "texts",
-    [[], [{"aspect": "skin", "text": ""}], [{"text": "Fine."}, {"text": "  "}], [{"aspect": "skin"}], [{"text": 3}]],
+    [[], [{"aspect": "skin", "text": ""}], [{"text": "Fine."}, {"text": "  "}], [{"text": 3}]],
 )
 def test_empty_texts_are_refused(texts, tmp_path):
     content = small_content()
     content["descriptions"]["AU12"]["descriptions"] = texts
     with pytest.raises(ValueError, match=r"bank\.json must give AU12 at least one description"):
+        load_bank(write(tmp_path / "bank.json", content))
+
+
+@pytest.mark.parametrize("entry", [["One."], {"descriptions": ["One."]}, {"descriptions": [{"aspect": "skin"}]}, 3])
+def test_entries_of_another_form_are_refused(entry, tmp_path):
+    content = small_content()
+    content["descriptions"]["AU12"] = entry
+    with pytest.raises(ValueError, match=r'bank\.json must describe AU12 as {"descriptions": \[{"text": ...}'):
+        load_bank(write(tmp_path / "bank.json", content))
+
+
+@pytest.mark.parametrize("descriptions", [{}, ["AU1"], None])
+def test_a_bank_describes_something(descriptions, tmp_path):
+    content = {**small_content(), "descriptions": descriptions}
+    with pytest.raises(ValueError, match="must map action units to their descriptions"):
         load_bank(write(tmp_path / "bank.json", content))
 
 

@@ -179,6 +179,8 @@ def test_a_folded_model_refuses_new_texts_but_takes_embeddings(make_model, proce
     assert close(model(pixel_values, text_embeds=embeds).logits, expected)
     with pytest.raises(ValueError, match=r"text_embeds.*\(3, num_descriptions, 32\).*\(3, 2, 7\)"):
         model.set_text_embeds(torch.zeros(3, 2, 7))
+    with pytest.raises(ValueError, match=r"text_embeds.*\(3, num_descriptions, 32\).*\(32,\)"):
+        model.set_text_embeds(torch.zeros(32))
 
 
 def test_folding_without_descriptions_is_refused(make_model):

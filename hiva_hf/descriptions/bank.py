@@ -47,9 +47,16 @@ class DescriptionBank:
         missing = [field for field in _FIELDS if field not in content] if isinstance(content, dict) else list(_FIELDS)
         if missing:
             raise ValueError(f"{source} must have the fields {', '.join(_FIELDS)}; it lacks {', '.join(missing)}.")
+        if not isinstance(content["descriptions"], dict) or not content["descriptions"]:
+            raise ValueError(f"{source} must map action units to their descriptions; got {content['descriptions']!r}.")
         for au, entry in content["descriptions"].items():
             au_label(au)
-            texts = [item.get("text", "") for item in entry.get("descriptions", [])]
+            try:
+                texts = [item["text"] for item in entry["descriptions"]]
+            except (TypeError, KeyError):
+                raise ValueError(
+                    f'{source} must describe {au} as {{"descriptions": [{{"text": ...}}, ...]}}; got {entry!r}.'
+                ) from None
             if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
                 raise ValueError(f"{source} must give {au} at least one description and no empty one; got {texts!r}.")
         fields = {field: content[field] for field in _FIELDS}
