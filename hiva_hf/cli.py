@@ -47,10 +47,14 @@ def train(
         str, typer.Option(help="Subjects to test on, such as 'S020,S021'; default: a quarter.")
     ] = "",
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures.")] = 2,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Mixed precision; faster where the machine has bfloat16.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
 ):
     """Train a detector on faces, keep its best epoch on validation subjects, and test it on unseen subjects."""
     from transformers import set_seed
+    from transformers.utils import is_torch_bf16_gpu_available
 
     from .data import load_rendered, subject_split
     from .facs import BP4D_AUS
@@ -87,6 +91,9 @@ def train(
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
+        bf16=bf16,
+        # Trainer refuses bfloat16 on a processor that was not asked for by name
+        use_cpu=bf16 and not is_torch_bf16_gpu_available(),
         dataloader_num_workers=workers,
         dataloader_persistent_workers=workers > 0,
         **_quiet(),

@@ -194,7 +194,8 @@ class HiVAFeatureGenerator(nn.Module):
             norm of their mean over the tokens, of shape `(batch_size, num_labels, hidden_size)`.
         """
         if self.learned:
-            maps = torch.einsum("bnd,kde->bkne", visual_tokens, self.weight) + self.bias[:, None]
+            maps = torch.einsum("bnd,kde->bkne", visual_tokens, self.weight)
+            maps = maps + self.bias[:, None].to(maps.dtype)
         else:
             summary = text_embeds.mean(dim=1)  # (K, D)
             gate = 1 + self.gate_proj(summary)

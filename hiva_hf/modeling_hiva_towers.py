@@ -99,6 +99,8 @@ def extract_visual_tokens(
         kwargs["interpolate_pos_encoding"] = (height, width) != trained
     takes_any = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
     kwargs = {key: value for key, value in kwargs.items() if takes_any or key in parameters}
+    # convolutions keep the order of their input, and are faster channels-last
+    pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
     outputs = vision_model(pixel_values=pixel_values, return_dict=True, **kwargs)
     states = outputs.last_hidden_state
     if states.ndim == 4:

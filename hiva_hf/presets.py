@@ -16,9 +16,9 @@ from .processing_hiva import HiVAProcessor
 _VISION = {
     "model_type": "resnet",
     "layer_type": "basic",
-    "embedding_size": 32,
-    "hidden_sizes": [32, 64, 256],
-    "depths": [2, 2, 3],
+    "embedding_size": 64,
+    "hidden_sizes": [64, 128, 256],
+    "depths": [2, 2, 2],
 }
 _FUSION = {"hidden_size": 192, "intermediate_size": 384, "num_attention_heads": 6}
 IMAGE_SIZE = 112

@@ -108,6 +108,9 @@ def build_trainer(
     occurrence = model.config.problem_type == "multi_label_classification"
     if occurrence and model.config.label_weights is None:
         model.config.label_weights = label_weights(labels)
+    if args.bf16 and args.device.type == "cpu":
+        # torch's fused attention goes backward in bfloat16 many times slower than plain attention on a CPU
+        model.set_attn_implementation("eager")
     image_processor = processor.image_processor
     train = FaceTransform(image_processor, augmentation or FaceAugmentation())
     evaluate = FaceTransform(image_processor)

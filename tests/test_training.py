@@ -132,6 +132,23 @@ def test_gradient_accumulation_is_a_mean(make_model, processor, splits, tmp_path
     assert largest_difference(run(1), run(2)) < 1e-5
 
 
+def test_mixed_precision_trains_float32_weights_without_fused_attention(make_model, processor, splits, tmp_path):
+    set_seed(0)
+    model = make_model()
+    before = weights(model)
+    dtypes = set()
+    model.hiva.feature_generator.register_forward_hook(lambda module, args, output: dtypes.add(output[0].dtype))
+    settings = arguments(tmp_path, max_steps=2, save_strategy="no", eval_strategy="no", bf16=True)
+    settings.load_best_model_at_end = False
+    trainer = build_trainer(model, processor, splits, settings)
+    assert model.config._attn_implementation == "eager"
+    trainer.train()
+    assert dtypes == {torch.bfloat16}
+    after = weights(model)
+    assert all(value.dtype == before[name].dtype for name, value in after.items())
+    assert largest_difference(before, after) > 0
+
+
 def test_columns_are_kept_for_the_transform(tmp_path):
     assert arguments(tmp_path).remove_unused_columns is False
 
