@@ -1,0 +1,233 @@
+"""Rows of results: what one holds, and writing millions of them so that nothing is lost."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+FORMATS = {".csv": "openface", ".parquet": "parquet", ".jsonl": "jsonl"}
+
+
+@dataclass
+class FaceResult:
+    """One face of one picture or frame, or the statement that there is none.
+
+    Args:
+        source (`str`): The file.
+        frame (`int`): Of a video, counted from 0; 0 for a picture.
+        timestamp (`float`): Seconds from the first frame; 0 for a picture.
+        face_id (`int`): Number of the face: by size in a picture, the same person's from frame to frame in a video; -1
+            where there is none.
+        success (`bool`): Whether a face was found.
+        confidence (`float`): Certainty of the face detector; 0 where it found none, NaN where it tells none.
+        box (`list[float]`): x0, y0, x1, y1 in pixels; empty where there is no face.
+        points (`list[float]`): x and y of left eye, right eye, nose tip, left and right mouth corner, in pixels.
+        scores (`dict[str, float]`): By AU: probability, or intensity 0-5 from an intensity model; NaN without a face.
+        active (`dict[str, bool]`): By AU: at or above its threshold; empty from an intensity model.
+    """
+
+    source: str
+    frame: int
+    timestamp: float
+    face_id: int
+    success: bool
+    confidence: float
+    box: list[float] = field(default_factory=list)
+    points: list[float] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
+    active: dict[str, bool] = field(default_factory=dict)
+
+
+def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool) -> dict:
+    """One row of OpenFace's form.
+
+    `AU01_r` is intensity 0-5 and comes from an intensity model only; an occurrence model gives `AU01_p`, a probability,
+    and `AU01_c`, 1 where it reaches the threshold. `frame` counts from 1, as OpenFace's does.
+
+    Args:
+        result (`FaceResult`): The row.
+        labels (`Sequence[str]`): Action units, in the order of the columns.
+        intensity (`bool`): Whether the scores are intensities.
+    """
+    box = result.box or [math.nan] * 4
+    row = {
+        "frame": result.frame + 1,
+        "face_id": result.face_id,
+        "timestamp": result.timestamp,
+        "confidence": result.confidence,
+        "success": int(result.success),
+        "source": result.source,
+        **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True)),
+    }
+    suffix = "r" if intensity else "p"
+    row |= {f"{padded(label)}_{suffix}": result.scores.get(label, math.nan) for label in labels}
+    if not intensity:
+        row |= {f"{padded(label)}_c": int(result.active[label]) if result.active else math.nan for label in labels}
+    return row
+
+
+def long_rows(result: FaceResult, labels: Sequence[str], intensity: bool) -> Iterator[dict]:
+    """The tidy form: one row an action unit. Arguments as [`wide_columns`]."""
+    for label in labels:
+        yield {
+            "source": result.source,
+            "frame": result.frame,
+            "timestamp": result.timestamp,
+            "face_id": result.face_id,
+            "success": int(result.success),
+            "au": label,
+            "intensity" if intensity else "probability": result.scores.get(label, math.nan),
+            **({} if intensity else {"active": int(result.active[label]) if result.active else math.nan}),
+        }
+
+
+def padded(label: str) -> str:
+    """`"AU1"` as files of the field write it: `"AU01"`."""
+    number = label.removeprefix("AU")
+    return f"AU{int(number):02d}" if label.startswith("AU") and number.isdigit() else label
+
+
+class ResultFile:
+    """A result file that appears whole, and whose making can be interrupted at any moment.
+
+    Rows go to a hidden file beside it, batch by batch; a second one, replaced atomically, says how much of that is
+    valid and where the work stood. A killed run loses the batch at hand; the same command goes on behind it. When all
+    is done the file itself is written and takes its place in one step.
+
+    Args:
+        path (`str` or `Path`): Ends in `.csv`, `.parquet` or `.jsonl`.
+        labels (`Sequence[str]`): Action units, in the order of the columns.
+        intensity (`bool`): Whether the scores are intensities.
+        tidy (`bool`, defaults to `False`): One row an action unit in place of one row a face.
+        command (`dict`, *optional*): What the rows depend on; a file begun with something else is not continued.
+
+    Raises:
+        ValueError: If the ending is another one, or the file was begun by another command.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        labels: Sequence[str],
+        intensity: bool,
+        tidy: bool = False,
+        command: dict | None = None,
+    ):
+        self.path = Path(path)
+        if self.path.suffix not in FORMATS:
+            raise ValueError(f"`out` must end in {', '.join(FORMATS)}; got {self.path}.")
+        self.labels, self.intensity, self.tidy = list(labels), intensity, tidy
+        self.command = json.loads(json.dumps(command or {}))
+        self.spool = self.path.with_name(f".{self.path.name}.rows")
+        self.progress = self.path.with_name(f".{self.path.name}.progress")
+        self.state: dict = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        valid = 0
+        if self.progress.is_file():
+            stored = json.loads(self.progress.read_text(encoding="utf-8"))
+            if stored["command"] != self.command:
+                changed = ", ".join(key for key in self.command if stored["command"].get(key) != self.command[key])
+                raise ValueError(
+                    f"`out` must not mix two runs; {self.path} was begun with other {changed or 'settings'}. "
+                    f"Repeat the first command, choose another file, or delete {self.progress}."
+                )
+            valid, self.state = stored["bytes"], stored["state"]
+        self._file = self.spool.open("ab")
+        self._file.truncate(valid)
+        self._file.seek(valid)
+
+    def write(self, results: Iterable[FaceResult], state: dict) -> None:
+        """Add a batch.
+
+        Args:
+            results (`Iterable[FaceResult]`): The rows.
+            state (`dict`): Where the work stands after them; a later run finds it in `state`.
+        """
+        for result in results:
+            self._file.write(json.dumps(asdict(result), ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        content = {"bytes": self._file.tell(), "state": state, "command": self.command}
+        partial = self.progress.with_name(f"{self.progress.name}.partial")
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(self.progress)
+        self.state = state
+
+    def rows(self) -> Iterator[FaceResult]:
+        """The rows so far, one in memory at a time."""
+        with self.spool.open(encoding="utf-8") as file:
+            for line in file:
+                yield FaceResult(**json.loads(line))
+
+    def finish(self) -> Path:
+        """Write the file itself, put it in its place, and remove the hidden ones."""
+        self._file.close()
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        {"openface": self._write_csv, "parquet": self._write_parquet, "jsonl": self._write_jsonl}[
+            FORMATS[self.path.suffix]
+        ](partial)
+        partial.replace(self.path)
+        self.progress.unlink(missing_ok=True)
+        self.spool.unlink(missing_ok=True)
+        return self.path
+
+    def _table(self) -> Iterator[dict]:
+        for result in self.rows():
+            if self.tidy:
+                yield from long_rows(result, self.labels, self.intensity)
+            else:
+                yield wide_columns(result, self.labels, self.intensity)
+
+    def _header(self) -> list[str]:
+        nobody = FaceResult("", 0, 0.0, -1, False, 0.0)
+        if self.tidy:
+            return list(next(long_rows(nobody, self.labels, self.intensity)))
+        return list(wide_columns(nobody, self.labels, self.intensity))
+
+    def _write_csv(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, self._header(), lineterminator="\n")
+            writer.writeheader()
+            for row in self._table():
+                writer.writerow({key: _cell(value) for key, value in row.items()})
+
+    def _write_jsonl(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            for row in self._table():
+                # JSON knows no NaN
+                plain = {
+                    key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()
+                }
+                file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+
+    def _write_parquet(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        integers, texts = {"frame", "face_id", "success"}, {"source", "au"}
+        kinds = [
+            (name, pa.int64() if name in integers else pa.string() if name in texts else pa.float64())
+            for name in self._header()
+        ]
+        schema = pa.schema(kinds)
+        with pq.ParquetWriter(path, schema) as writer:
+            group: list[dict] = []
+            for row in self._table():
+                group.append(row)
+                if len(group) == 10_000:
+                    writer.write_table(pa.Table.from_pylist(group, schema))
+                    group = []
+            writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _cell(value):
+    """A number as OpenFace's files show it, with six decimals; whole numbers and texts as they are."""
+    if not isinstance(value, float):
+        return value
+    return "NaN" if math.isnan(value) else f"{value:.6f}"
+
+
+__all__ = ["FORMATS", "FaceResult", "ResultFile", "long_rows", "padded", "wide_columns"]
