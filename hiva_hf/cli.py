@@ -50,13 +50,16 @@ def train(
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Mixed precision; faster where the machine has bfloat16.")
     ] = False,
+    strong_augmentation: Annotated[
+        bool, typer.Option("--strong-augmentation", help="Vary faces more; for thousands of faces and long runs.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
 ):
     """Train a detector on faces, keep its best epoch on validation subjects, and test it on unseen subjects."""
     from transformers import set_seed
     from transformers.utils import is_torch_bf16_gpu_available
 
-    from .data import load_rendered, subject_split
+    from .data import FaceAugmentation, load_rendered, subject_split
     from .facs import BP4D_AUS
     from .presets import PRESETS
     from .training import (
@@ -98,7 +101,8 @@ def train(
         dataloader_persistent_workers=workers > 0,
         **_quiet(),
     )
-    trainer = build_trainer(model, processor, splits, arguments)
+    strong = FaceAugmentation(rotation=10, scale=0.1, shift=0.05, erase=0.4) if strong_augmentation else None
+    trainer = build_trainer(model, processor, splits, arguments, strong)
     trainer.train(resume_from_checkpoint=checkpoint)
     metrics = evaluate_detector(trainer, splits["test"])
     results = {"preset": preset.value, "epochs": epochs, "seed": seed, "part": "test", "metrics": without_nan(metrics)}

@@ -11,22 +11,22 @@ class FaceAugmentation:
     """Random geometry, colour, blur and occlusion. Labels stay as they are: two-sided AUs survive a flip.
 
     Args:
-        rotation (`float`, defaults to 10): Largest rotation in degrees, either way.
-        scale (`float`, defaults to 0.1): Largest relative change of size, either way.
-        shift (`float`, defaults to 0.05): Largest shift as a fraction of the crop, either way.
+        rotation (`float`, defaults to 5): Largest rotation in degrees, either way.
+        scale (`float`, defaults to 0.05): Largest relative change of size, either way.
+        shift (`float`, defaults to 0.03): Largest shift as a fraction of the crop, either way.
         flip (`float`, defaults to 0.5): Probability of a horizontal flip.
         colour (`float`, defaults to 0.3): Largest relative change of brightness, contrast and saturation.
         blur (`float`, defaults to 0.1): Probability of a Gaussian blur of up to one pixel at 112 pixels.
-        erase (`float`, defaults to 0.4): Probability that a rectangle of up to a third of each side is covered.
+        erase (`float`, defaults to 0.1): Probability that a rectangle of up to a third of each side is covered.
     """
 
-    rotation: float = 10.0
-    scale: float = 0.1
-    shift: float = 0.05
+    rotation: float = 5.0
+    scale: float = 0.05
+    shift: float = 0.03
     flip: float = 0.5
     colour: float = 0.3
     blur: float = 0.1
-    erase: float = 0.4
+    erase: float = 0.1
 
     def geometry(self, matrix: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         """Vary an alignment transform, so that crop and augmentation cost one interpolation.
