@@ -57,7 +57,6 @@ def train(
 ):
     """Train a detector on faces, keep its best epoch on validation subjects, and test it on unseen subjects."""
     from transformers import set_seed
-    from transformers.utils import is_torch_bf16_gpu_available
 
     from .data import FaceAugmentation, load_rendered, subject_split
     from .facs import BP4D_AUS
@@ -95,8 +94,6 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
         bf16=bf16,
-        # Trainer refuses bfloat16 on a processor that was not asked for by name
-        use_cpu=bf16 and not is_torch_bf16_gpu_available(),
         dataloader_num_workers=workers,
         dataloader_persistent_workers=workers > 0,
         **_quiet(),

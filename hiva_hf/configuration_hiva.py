@@ -218,7 +218,7 @@ class HiVAConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
         if not 0 <= self.alignment_loss_weight < math.inf:
             raise ValueError(
-                f"`alignment_loss_weight` must be finite and not negative; got {self.alignment_loss_weight}."
+                f"`alignment_loss_weight` must not be negative, infinite or NaN; got {self.alignment_loss_weight}."
             )
 
     def validate_labels(self):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-FORMATS = {".csv": "openface", ".parquet": "parquet", ".jsonl": "jsonl"}
+FORMATS = (".csv", ".parquet", ".jsonl")
 
 
 @dataclass
@@ -166,9 +166,8 @@ class ResultFile:
         """Write the file itself, put it in its place, and remove the hidden ones."""
         self._file.close()
         partial = self.path.with_name(f".{self.path.name}.partial")
-        {"openface": self._write_csv, "parquet": self._write_parquet, "jsonl": self._write_jsonl}[
-            FORMATS[self.path.suffix]
-        ](partial)
+        writers = dict(zip(FORMATS, (self._write_csv, self._write_parquet, self._write_jsonl), strict=True))
+        writers[self.path.suffix](partial)
         partial.replace(self.path)
         self.progress.unlink(missing_ok=True)
         self.spool.unlink(missing_ok=True)

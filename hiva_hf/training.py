@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import is_torch_bf16_gpu_available
 
 from .data import FaceAugmentation, FaceTransform
 from .loss_hiva import MISSING_LABEL
@@ -74,6 +75,9 @@ def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
     }
+    if changes.get("bf16") and not is_torch_bf16_gpu_available():
+        # Trainer refuses bfloat16 on a CPU that was not asked for by name
+        fields["use_cpu"] = True
     return TrainingArguments(**{**fields, **changes})
 
 

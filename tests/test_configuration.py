@@ -34,7 +34,7 @@ REFUSED = [
     ({"attention_dropout": -1}, ("`attention_dropout`", "[0, 1)", "-1")),
     ({"layer_norm_eps": 0.0}, ("`layer_norm_eps`", "positive", "0.0")),
     ({"initializer_range": -0.5}, ("`initializer_range`", "positive", "-0.5")),
-    ({"alignment_loss_weight": -0.25}, ("`alignment_loss_weight`", "not negative", "-0.25")),
+    ({"alignment_loss_weight": -0.25}, ("`alignment_loss_weight`", "not be negative", "-0.25")),
     ({"id2label": {}}, ("`id2label`", "0, 1, 2", "[]")),
     ({"id2label": {1: "AU1", 2: "AU2"}}, ("`id2label`", "0, 1, 2", "[1, 2]")),
     ({"id2label": {0: "AU1", 2: "AU2"}}, ("`id2label`", "dict(enumerate(names))", "[0, 2]")),

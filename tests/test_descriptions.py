@@ -171,7 +171,7 @@ def test_json_that_is_no_object(content, tmp_path):
 
 @pytest.mark.parametrize(
     "texts",
-    [[], [{"aspect": "skin", "text": ""}], [{"text": "Fine."}, {"text": "  "}], [{"text": 3}]],
+    [[], [{"aspect": "skin", "text": ""}], [{"text": "Fine."}, {"text": "  "}], [{"aspect": "skin"}], [{"text": 3}]],
 )
 def test_empty_texts_are_refused(texts, tmp_path):
     content = small_content()
@@ -180,7 +180,7 @@ def test_empty_texts_are_refused(texts, tmp_path):
         load_bank(write(tmp_path / "bank.json", content))
 
 
-@pytest.mark.parametrize("entry", [["One."], {"descriptions": ["One."]}, {"descriptions": [{"aspect": "skin"}]}, 3])
+@pytest.mark.parametrize("entry", [["One."], {"descriptions": ["One."]}, {"descriptions": 5}, 3])
 def test_entries_of_another_form_are_refused(entry, tmp_path):
     content = small_content()
     content["descriptions"]["AU12"] = entry

@@ -52,8 +52,8 @@ class DescriptionBank:
         for au, entry in content["descriptions"].items():
             au_label(au)
             try:
-                texts = [item["text"] for item in entry["descriptions"]]
-            except (TypeError, KeyError):
+                texts = [item.get("text", "") for item in entry.get("descriptions", [])]
+            except (TypeError, AttributeError):
                 raise ValueError(
                     f'{source} must describe {au} as {{"descriptions": [{{"text": ...}}, ...]}}; got {entry!r}.'
                 ) from None
