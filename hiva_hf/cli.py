@@ -46,6 +46,9 @@ def train(
     test_subjects: Annotated[
         str, typer.Option(help="Subjects to test on, such as 'S020,S021'; default: a quarter.")
     ] = "",
+    validation: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the other subjects that choose the best epoch.")
+    ] = 0.15,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures.")] = 2,
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Mixed precision; faster where the machine has bfloat16.")
@@ -81,7 +84,7 @@ def train(
 
     names = _au_list(aus) or BP4D_AUS
     dataset = load_rendered(data, aus=names)
-    splits = subject_split(dataset, test=_names(test_subjects) or 0.25, seed=seed)
+    splits = subject_split(dataset, validation=validation, test=_names(test_subjects) or 0.25, seed=seed)
     parts = {name: sorted(set(part["subject_id"])) for name, part in splits.items()}
     typer.echo(", ".join(f"{name}: {len(splits[name])} faces of {len(parts[name])} subjects" for name in splits))
 
@@ -98,8 +101,8 @@ def train(
         dataloader_persistent_workers=workers > 0,
         **_quiet(),
     )
-    strong = FaceAugmentation(rotation=10, scale=0.1, shift=0.05, erase=0.4) if strong_augmentation else None
-    trainer = build_trainer(model, processor, splits, arguments, strong)
+    augmentation = FaceAugmentation.strong() if strong_augmentation else FaceAugmentation()
+    trainer = build_trainer(model, processor, splits, arguments, augmentation)
     trainer.train(resume_from_checkpoint=checkpoint)
     metrics = evaluate_detector(trainer, splits["test"])
     results = {"preset": preset.value, "epochs": epochs, "seed": seed, "part": "test", "metrics": without_nan(metrics)}

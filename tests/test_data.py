@@ -296,6 +296,35 @@ def test_appearance_leaves_its_input_alone(square):
     assert square.tobytes() == before
 
 
+def test_mixup_blends_faces_and_labels_alike():
+    rng = np.random.default_rng(0)
+    labels = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    # faces that state their labels in their two channels: what is true of one before must be true of the blend
+    faces = labels[:, :, None, None].expand(-1, -1, 3, 3).clone()
+    blends, blended = FaceAugmentation(mixup=0.5).mix(faces, labels, rng)
+    torch.testing.assert_close(blends[:, :, 1, 2], blended)
+    assert ((blended > 0) & (blended < 1)).any()
+
+
+def test_mixup_keeps_missing_labels_missing():
+    labels = torch.tensor([[-100.0, 1.0], [1.0, float("nan")], [0.0, 1.0]])
+    for seed in range(10):
+        _, blended = FaceAugmentation(mixup=0.5).mix(torch.zeros(3, 1, 2, 2), labels, np.random.default_rng(seed))
+        coded = blended != -100
+        assert not coded[0, 0] and not coded[1, 1]
+        assert ((blended[coded] >= 0) & (blended[coded] <= 1)).all()
+
+
+def test_only_strong_augmentation_blends(faces, image_processor):
+    def fractions(augmentation):
+        torch.manual_seed(0)
+        labels = FaceTransform(image_processor, augmentation)(faces[:16])["labels"]
+        return ((labels > 0) & (labels < 1)).sum()
+
+    assert fractions(FaceAugmentation()) == 0
+    assert fractions(FaceAugmentation.strong()) > 0
+
+
 def test_every_coded_action_unit_is_described(table):
     coded = [name for name in table.column_names if re.fullmatch(r"AU\d+", name)]
     assert len(coded) == 22

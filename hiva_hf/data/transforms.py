@@ -12,7 +12,7 @@ class FaceTransform:
     """A function for `Dataset.with_transform`: rows in, `pixel_values` and `labels` out.
 
     Faces with `landmarks` are aligned to the template; others are taken as cropped already. Chance comes from torch's
-    generator, which Trainer seeds, stores and restores.
+    generator, which Trainer seeds, stores and restores. Where faces are blended, it is with others of the same call.
 
     Args:
         image_processor (`BaseImageProcessor`): Its `size` is the side of the crop.
@@ -56,13 +56,21 @@ class FaceTransform:
         for index, image in enumerate(batch["image"]):
             rng = None
             if self.augmentation is not None:
-                rng = np.random.default_rng(int(torch.randint(2**63 - 1, ()).item()))
+                rng = _new_rng()
             landmarks = batch["landmarks"][index] if "landmarks" in batch else None
             crops.append(self.crop(image, landmarks, rng))
         output = dict(self.image_processor(crops, do_resize=False, return_tensors="pt"))
         if "labels" in batch:
             output["labels"] = torch.tensor(np.asarray(batch["labels"], dtype=np.float32))
+            if self.augmentation is not None and self.augmentation.mixup > 0:
+                output["pixel_values"], output["labels"] = self.augmentation.mix(
+                    output["pixel_values"], output["labels"], _new_rng()
+                )
         return output
+
+
+def _new_rng() -> np.random.Generator:
+    return np.random.default_rng(int(torch.randint(2**63 - 1, ()).item()))
 
 
 __all__ = ["FaceTransform"]
