@@ -311,7 +311,8 @@ def test_mixup_keeps_missing_labels_missing():
     for seed in range(10):
         _, blended = FaceAugmentation(mixup=0.5).mix(torch.zeros(3, 1, 2, 2), labels, np.random.default_rng(seed))
         coded = blended != -100
-        assert not coded[0, 0] and not coded[1, 1]
+        assert not coded[0, 0]
+        assert not coded[1, 1]
         assert ((blended[coded] >= 0) & (blended[coded] <= 1)).all()
 
 
