@@ -12,6 +12,7 @@ from .auto import register
 
 if TYPE_CHECKING:
     from .configuration_hiva import HiVAConfig as HiVAConfig
+    from .detector import ActionUnitDetector as ActionUnitDetector
     from .image_processing_hiva import HiVAImageProcessor as HiVAImageProcessor
     from .image_processing_hiva import HiVAImageProcessorPil as HiVAImageProcessorPil
     from .metrics import au_metrics as au_metrics
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .training import training_arguments as training_arguments
 
 _MODULES = {
+    "ActionUnitDetector": ".detector",
     "HiVAConfig": ".configuration_hiva",
     "HiVAForImageClassification": ".modeling_hiva",
     "HiVAImageProcessor": ".image_processing_hiva",

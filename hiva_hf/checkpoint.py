@@ -1,6 +1,7 @@
 """Loading a detector with its processor, and the plain error when a folder is no checkpoint."""
 
 from pathlib import Path
+from typing import cast
 
 from safetensors import SafetensorError
 from transformers import AutoConfig
@@ -26,7 +27,8 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
 
     Raises:
         FileNotFoundError: If the folder does not exist, or a file of a checkpoint is missing in it.
-        ValueError: If it is the checkpoint of another kind of model, or its processor has other AUs.
+        ValueError: If it is the checkpoint of another kind of model, weights are missing, or its processor has other
+            AUs.
     """
     folder = Path(name_or_path)
     if folder.exists():
@@ -46,11 +48,18 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
     if model_type != "hiva":
         raise ValueError(f"`checkpoint` must be a HiVA model; {name_or_path} holds a model of type {model_type!r}.")
     try:
-        model = HiVAForImageClassification.from_pretrained(name_or_path, **kwargs).eval()
+        loaded = HiVAForImageClassification.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
     except SafetensorError as error:
         raise ValueError(
             f"The weights in {name_or_path} must be a whole safetensors file; {error}. Copy the checkpoint anew."
         ) from None
+    model, info = cast(tuple[HiVAForImageClassification, dict], loaded)
+    absent = sorted(info["missing_keys"])
+    if absent:
+        raise ValueError(
+            f"The weights in {name_or_path} must be those of a whole detector; {len(absent)} are missing, {absent[0]} "
+            "among them. Was a base model without its head saved?"
+        )
     processor = HiVAProcessor.from_pretrained(name_or_path)
     names = model.config.au_names
     if processor.labels and processor.labels != names:
@@ -58,7 +67,7 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
             f"The processor in {name_or_path} must describe the model's action units, {', '.join(names)}; "
             f"it describes {', '.join(processor.labels)}. Save model and processor together."
         )
-    return model, processor
+    return model.eval(), processor
 
 
 def _has(folder: Path, name: str) -> bool:

@@ -36,7 +36,8 @@ class HiVAConfig(PreTrainedConfig):
         layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the layer norms.
         initializer_range (`float`, defaults to 0.02): Deviation of new linear weights.
         num_descriptions (`int`, defaults to 8): M, descriptions an AU.
-        description_length (`int`, defaults to 64): L, tokens a description is padded or cut to.
+        description_length (`int`, *optional*):
+            L, tokens a description is padded or cut to; by default 64, or all that the text encoder has places for.
         use_position_embeddings (`bool`, defaults to `True`): Tell each visual token its row and column.
         use_descriptions (`bool`, defaults to `True`):
             Element 1, AU descriptions. `False` is a visual model: it needs `use_ddca=False`, `use_cdca=False`,
@@ -117,7 +118,7 @@ class HiVAConfig(PreTrainedConfig):
     layer_norm_eps: int | float = 1e-6
     initializer_range: int | float = 0.02
     num_descriptions: int = 8
-    description_length: int = 64
+    description_length: int | None = None
     use_position_embeddings: bool = True
     use_descriptions: bool = True
     use_graph: bool = True
@@ -146,7 +147,13 @@ class HiVAConfig(PreTrainedConfig):
                     f"`id2label` must map 0, 1, 2, ... to names of action units; got {self.id2label!r}. "
                     "Build it with dict(enumerate(names))."
                 )
-            self.id2label = dict(sorted((int(index), name) for index, name in self.id2label.items()))
+            try:
+                self.id2label = dict(sorted((int(index), name) for index, name in self.id2label.items()))
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"`id2label` must have the keys 0, 1, 2, ...; got {list(self.id2label)}. "
+                    "Build it with dict(enumerate(names))."
+                ) from None
             self.label2id = {name: index for index, name in self.id2label.items()}
         if self.text_config is None and self.use_descriptions and not self.text_folded:
             self.text_config = {}
@@ -155,6 +162,8 @@ class HiVAConfig(PreTrainedConfig):
         # AutoModel chooses among our classes by this field, and stumbles over a missing one
         self.architectures = self.architectures or ["HiVAForImageClassification"]
         super().__post_init__(**kwargs)
+        if self.description_length is None:
+            self.description_length = min(64, getattr(self.text_config, "max_position_embeddings", None) or 64)
         if self.text_config is not None:
             if self.text_embed_dim is None:
                 self.text_embed_dim = self.text_config.hidden_size
@@ -219,6 +228,22 @@ class HiVAConfig(PreTrainedConfig):
         if not 0 <= self.alignment_loss_weight < math.inf:
             raise ValueError(
                 f"`alignment_loss_weight` must not be negative, infinite or NaN; got {self.alignment_loss_weight}."
+            )
+
+    def validate_towers(self):
+        """The vision tower takes pictures; the text tower has a position for every token of a description."""
+        vision, text = self.vision_config, self.text_config
+        pictures = ("num_channels", "in_chans", "image_size", "patch_size")
+        if hasattr(vision, "vocab_size") and not any(hasattr(vision, name) for name in pictures):
+            raise ValueError(
+                f"`vision_config` must be that of a vision model; got {vision.model_type!r}, a text model. "
+                "Were `vision_config` and `text_config` exchanged?"
+            )
+        positions = getattr(text, "max_position_embeddings", None)
+        if isinstance(positions, int) and self.description_length > positions:
+            raise ValueError(
+                f"`description_length` must be at most `text_config.max_position_embeddings`, {positions}; got "
+                f"{self.description_length}."
             )
 
     def validate_labels(self):

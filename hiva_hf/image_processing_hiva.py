@@ -60,6 +60,13 @@ def _in_unit_range(image: np.ndarray | torch.Tensor) -> bool:
     return bool(np.issubdtype(image.dtype, np.floating) and image.max() <= 1)
 
 
+def _deeper_than_eight_bits(image: np.ndarray | torch.Tensor) -> bool:
+    """Whether an array or tensor is of another range than 0 to 255 or, in floats, 0 to 1."""
+    if isinstance(image, torch.Tensor):
+        return image.dtype != torch.uint8 and (not image.is_floating_point() or bool(image.max() > 255))
+    return image.dtype != np.uint8 and (not np.issubdtype(image.dtype, np.floating) or bool(image.max() > 255))
+
+
 def open_image(path: str | Path) -> Image.Image:
     """Read a picture from a file as upright RGB.
 
@@ -120,11 +127,11 @@ class _AnyPicture:
         if do_convert_rgb:
             if isinstance(image, Image.Image):
                 image = upright_rgb(image)
-            elif isinstance(image, np.ndarray) and image.dtype == np.uint16:
-                image = _eight_bits(image)
-            elif isinstance(image, torch.Tensor) and image.dtype in (torch.uint16, torch.int32):
-                image = torch.from_numpy(_eight_bits(image.cpu().numpy()))
-            elif not isinstance(image, Image.Image) and kwargs.get("do_rescale") and _in_unit_range(image):
+            elif _deeper_than_eight_bits(image):
+                tensor = isinstance(image, torch.Tensor)
+                image = _eight_bits(image.cpu().numpy() if tensor else np.asarray(image))
+                image = torch.from_numpy(image) if tensor else image
+            elif kwargs.get("do_rescale") and _in_unit_range(image):
                 image = image * 255
         return super().process_image(image, do_convert_rgb, input_data_format=input_data_format, **kwargs)
 

@@ -41,7 +41,7 @@ class HiVAPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["HiVAFeatureGenerator", "HiVADynamicGraph", "HiVADDCA", "HiVACDCA"]
+    _no_split_modules = ["HiVAFeatureGenerator", "HiVADynamicGraph", "HiVADDCA", "HiVACDCA", "HiVAHead"]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -108,20 +108,31 @@ class HiVAPreTrainedModel(PreTrainedModel):
             text_model_name_or_path (`str`, *optional*):
                 Hub id or folder of a text encoder. Leave it out for a model on stored description embeddings
                 (`text_folded=True, text_embed_dim=...`) or without descriptions.
-            vision_kwargs (`dict`, *optional*): Passed to `from_pretrained` of the vision tower, such as `dtype`.
+            vision_kwargs (`dict`, *optional*):
+                Passed to `from_pretrained` of the vision tower. Its `dtype`, by default float32 whatever the weights
+                were stored in, becomes that of the whole model.
             text_kwargs (`dict`, *optional*): The same for the text tower.
             **kwargs: Fields of [`HiVAConfig`], `id2label` among them.
 
         Returns:
             The class it is called on.
         """
-        towers = {"vision_model": load_tower(vision_model_name_or_path, "vision_config", **(vision_kwargs or {}))}
+        # towers are often stored in half precision, in which new layers do not train
+        vision_kwargs = {"dtype": torch.float32, **(vision_kwargs or {})}
+        text_kwargs = {"dtype": torch.float32, **(text_kwargs or {})}
+        towers = {"vision_model": load_tower(vision_model_name_or_path, "vision_config", **vision_kwargs)}
         kwargs["vision_config"] = towers["vision_model"].config
         if text_model_name_or_path is not None:
-            towers["text_model"] = load_tower(text_model_name_or_path, "text_config", **(text_kwargs or {}))
+            towers["text_model"] = load_tower(text_model_name_or_path, "text_config", **text_kwargs)
             kwargs["text_config"] = towers["text_model"].config
             kwargs.setdefault("text_encoder", str(text_model_name_or_path))
-        return cls(HiVAConfig(**kwargs), **towers)
+        # a new composite forgets what its towers attend with
+        attention = {
+            f"{name.removesuffix('_model')}_config": t.config._attn_implementation for name, t in towers.items()
+        }
+        model = cls(HiVAConfig(**kwargs), **towers)
+        model.set_attn_implementation(attention)
+        return model.to(towers["vision_model"].dtype)
 
 
 class HiVAModel(HiVATextSide, HiVAPreTrainedModel):

@@ -163,6 +163,11 @@ class HiVATextSide:
             return None
         if text_embeds is None:
             stored = self.text_model is None and input_ids is None
+            if stored and self.config.description_bank is None and not is_torchdynamo_compiling():
+                logger.warning_once(
+                    "This folded HiVA model holds no description embeddings yet: all of them are zero. "
+                    "Call model.set_text_embeds(...)."
+                )
             text_embeds = self.text_embeds if stored else self.encode_descriptions(input_ids, attention_mask)
         num_aus = text_embeds.shape[0]
         if num_aus != self.config.num_labels and not self.config.open_vocabulary:

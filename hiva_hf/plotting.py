@@ -30,6 +30,7 @@ def plot_prediction(
     thresholds: dict[str, float] | None = None,
     title: str = "",
     map_count: int = 4,
+    intensity: bool = False,
 ) -> Any:
     """A picture with its face, a bar an action unit, and where the strongest of them were seen.
 
@@ -41,14 +42,15 @@ def plot_prediction(
         box (`Sequence[float]`, *optional*): x0, y0, x1, y1 of the face in pixels of `image`.
         thresholds (`dict[str, float]`, *optional*): Probability from which an AU counts as active; 0.5 where not given.
         title (`str`, *optional*): Printed above.
-        map_count (`int`, defaults to 4): How many maps to show, the highest probabilities first.
+        map_count (`int`, defaults to 4): How many maps to show, the highest scores first.
+        intensity (`bool`, defaults to `False`): The scores are intensities 0-5; no threshold is drawn.
 
     Returns:
         `matplotlib.figure.Figure`
     """
     names = list(scores)
     values = np.array([scores[name] for name in names])
-    limits = np.array([(thresholds or {}).get(name, 0.5) for name in names])
+    limits = np.array([(thresholds or {}).get(name, 2.0 if intensity else 0.5) for name in names])
     maps = np.empty(0) if maps is None else maps
     shown = list(np.argsort(-values)[:map_count]) if maps.size else []
 
@@ -67,13 +69,14 @@ def plot_prediction(
     positions = np.arange(len(names))
     colours = [_ACTIVE if value >= limit else _INACTIVE for value, limit in zip(values, limits, strict=True)]
     bars.barh(positions, values, color=colours, height=0.72)
-    bars.vlines(limits, positions - 0.45, positions + 0.45, color="black", linewidth=1.2)
+    if not intensity:
+        bars.vlines(limits, positions - 0.45, positions + 0.45, color="black", linewidth=1.2)
     bars.set_yticks(positions, [f"{name}  {_meaning(name)}" for name in names])
     bars.invert_yaxis()
-    bars.set_xlim(0, 1.08)
-    bars.set_xlabel("probability (line: threshold; orange: at or above it)")
+    bars.set_xlim(0, 5.4 if intensity else 1.08)
+    bars.set_xlabel("intensity, 0 to 5" if intensity else "probability (line: threshold; orange: at or above it)")
     for position, value in zip(positions, values, strict=True):
-        bars.text(value + 0.01, position, f"{value:.2f}", va="center", fontsize=9)
+        bars.text(value + (0.05 if intensity else 0.01), position, f"{value:.2f}", va="center", fontsize=9)
     bars.spines[["top", "right"]].set_visible(False)
 
     if shown:

@@ -1,194 +1,190 @@
-"""From picture files to a row of action units each."""
+"""From picture files, folders and videos to a file of results: batches, bad pictures, interrupted runs."""
 
-import csv
-import io
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 
-from .faces.alignment import FaceTemplate, box_to_points, similarity_transform, warp_face
+from .detector import ActionUnitDetector, Picture, batches
+from .faces import FaceTracker, read_video
+from .faces.video import VIDEO_SUFFIXES
 from .image_processing_hiva import open_image
-from .modeling_hiva import HiVAForImageClassification
-from .processing_hiva import HiVAProcessor
+from .results import FaceResult, ResultFile
+
+# told after every batch: the pictures, their rows, and how many sources are done
+OnBatch = Callable[[Sequence[Picture], Sequence[FaceResult], int], None]
+
+
+def find_sources(paths: Sequence[str | Path]) -> list[Path]:
+    """Pictures and videos, folders searched through.
+
+    Args:
+        paths (`Sequence[str | Path]`): Files, taken whatever their ending; folders, of which every file with the
+            ending of a picture or video is taken, in the order of names. A folder that is linked into itself is
+            entered once.
+
+    Returns:
+        `list[Path]`
+
+    Raises:
+        FileNotFoundError: If a path does not exist, or a folder holds neither picture nor video.
+    """
+    suffixes = VIDEO_SUFFIXES | {suffix.lower() for suffix in Image.registered_extensions()}
+    sources: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = [file for file in _walk(path, set()) if file.suffix.lower() in suffixes]
+            if not found:
+                raise FileNotFoundError(f"{path} must hold pictures or videos; no file in it has the ending of one.")
+            sources += found
+        elif path.exists():
+            sources.append(path)
+        else:
+            raise FileNotFoundError(f"`paths` must be pictures, videos or folders; there is no file or folder {path}.")
+    return sources
+
+
+def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), seen)
+        elif not entry.name.startswith("."):
+            yield Path(entry.path)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is read as a video, by its ending."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 @dataclass
-class FacePrediction:
-    """The action units of one picture.
+class PredictionReport:
+    """What a run did.
 
     Args:
-        path (`str`): The file.
-        scores (`dict[str, float]`): By AU: probability, or intensity 0-5 from an intensity model.
-        active (`list[str]`): AUs at or above their threshold; empty from an intensity model.
-        box (`tuple[float, float, float, float]`, *optional*):
-            x0, y0, x1, y1 of the face in pixels; `None` where the picture was taken as a face already cropped.
-        image, crop (`PIL.Image.Image`): The picture, and the face as the model saw it.
-        activation_maps (`np.ndarray` of shape `(num_labels, rows, columns)`, *optional*): Where each AU was seen.
+        faces (`int`): Faces found.
+        empty (`int`): Pictures and frames without a face.
+        errors (`list[str]`): One sentence for every source that could not be read, or not to its end.
     """
 
-    path: str
-    scores: dict[str, float]
-    active: list[str] = field(default_factory=list)
-    box: tuple[float, float, float, float] | None = None
-    image: Image.Image | None = None
-    crop: Image.Image | None = None
-    activation_maps: np.ndarray | None = None
+    faces: int = 0
+    empty: int = 0
+    errors: list[str] = field(default_factory=list)
 
 
-def find_face(image: Image.Image) -> tuple[float, float, float, float] | None:
-    """The most certain frontal face, by the Haar cascade that OpenCV carries (extra `faces`).
+def predict_sources(
+    detector: ActionUnitDetector,
+    sources: Sequence[Path],
+    out: ResultFile | None = None,
+    *,
+    strict: bool = False,
+    on_batch: OnBatch | None = None,
+    **video,
+) -> PredictionReport:
+    """Read pictures and videos, in their order, and write a row a face.
+
+    After each batch the rows and the place reached are on the disk; called again with the same file, the work goes on
+    there, batch for batch as it would have, and ends with the same bytes.
 
     Args:
-        image (`PIL.Image.Image`): An upright RGB picture.
+        detector (`ActionUnitDetector`): What reads them.
+        sources (`Sequence[Path]`): See [`find_sources`].
+        out (`ResultFile`, *optional*): Where rows go; finished at the end.
+        strict (`bool`, defaults to `False`): Stop at the first source that cannot be read; by default it is left out
+            and reported.
+        on_batch (`Callable`, *optional*): Told the pictures, rows and number of sources done after every batch.
+        video: `every`, `start` and `end` of [`read_video`].
 
     Returns:
-        `tuple` x0, y0, x1, y1 in pixels, or `None` where no face is found.
+        [`PredictionReport`] of this call and, of an interrupted run, what came before.
 
     Raises:
-        ImportError: If OpenCV is not installed.
+        FileNotFoundError, ValueError: For a source that cannot be read, if `strict`; else if none can be read.
     """
     try:
-        import cv2
-    except ImportError:
-        raise ImportError(
-            "Finding faces needs OpenCV; install it with `pip install 'hiva-hf[faces]'`, or give faces already cropped "
-            "with `--cropped`."
-        ) from None
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
-    smallest = max(24, min(image.size) // 12)
-    boxes, _, weights = cascade.detectMultiScale3(
-        np.asarray(image.convert("L")),
-        scaleFactor=1.1,
-        minNeighbors=5,
-        minSize=(smallest, smallest),
-        outputRejectLevels=True,
-    )
-    if len(boxes) == 0:
-        return None
-    # the cascade takes plain background for faces at times, larger than the real one but with less certainty
-    x, y, width, height = boxes[int(np.argmax(weights))]
-    return float(x), float(y), float(x + width), float(y + height)
+        report = _predict(detector, sources, out, strict, on_batch, video)
+    except (OSError, ValueError):
+        # what was never written to is no interrupted run
+        if out is not None and not out.state:
+            out.discard()
+        raise
+    if out is not None:
+        out.finish()
+    return report
 
 
-def crop_to_box(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
-    """The crop of a face of which only the box is known, in the frame that training used."""
-    matrix = similarity_transform(box_to_points(box), FaceTemplate().points * size)
-    return warp_face(image, matrix, size)
+def _predict(detector, sources, out, strict, on_batch, video) -> PredictionReport:
+    state: dict = dict(out.state) if out is not None and out.state else {"source": 0, "frame": 0, "tracker": None}
+    report = PredictionReport(state.pop("faces", 0), state.pop("empty", 0), list(state.pop("errors", [])))
+    for step in _steps(sources, state, detector.batch_size, video):
+        if step.error is not None:
+            if strict:
+                raise step.error
+            report.errors.append(str(step.error))
+        results = detector.step(step.pictures, step.tracker) if step.pictures else []
+        report.faces += sum(result.success for result in results)
+        report.empty += sum(not result.success for result in results)
+        if out is not None and results:
+            tracker = step.tracker.state() if step.tracker is not None else None
+            out.write(results, {"source": step.source, "frame": step.frame, "tracker": tracker, **vars(report)})
+        if on_batch is not None:
+            on_batch(step.pictures, results, step.source)
+    if report.errors and not report.faces + report.empty:
+        raise ValueError("\n".join(report.errors))
+    return report
 
 
-@torch.inference_mode()
-def predict_files(
-    model: HiVAForImageClassification,
-    processor: HiVAProcessor,
-    paths: Sequence[str | Path],
-    *,
-    cropped: bool = False,
-    maps: bool = False,
-    thresholds: float | None = None,
-    batch_size: int = 32,
-    on_error: str = "raise",
-    errors: list[str] | None = None,
-) -> Iterator[FacePrediction]:
-    """Predict picture files in batches, in their order.
+@dataclass
+class _Step:
+    """A batch, and the place that is reached when it is done: a source, and in a video a frame of it."""
 
-    Args:
-        model (`HiVAForImageClassification`): In evaluation mode.
-        processor (`HiVAProcessor`): Of the same checkpoint.
-        paths (`Sequence`): Picture files.
-        cropped (`bool`, defaults to `False`): The pictures are face crops; by default the most certain face is found.
-        maps (`bool`, defaults to `False`): Return activation maps.
-        thresholds (`float`, *optional*): One threshold for all AUs; by default the processor's.
-        batch_size (`int`, defaults to 32): Faces a forward pass.
-        on_error (`str`, defaults to `"raise"`): `"skip"` leaves out pictures that cannot be read or show no face.
-        errors (`list[str]`, *optional*): Gets one sentence for every picture left out.
+    source: int
+    frame: int = 0
+    pictures: Sequence[Picture] = ()
+    tracker: FaceTracker | None = None
+    error: Exception | None = None
 
-    Yields:
-        [`FacePrediction`]
 
-    Raises:
-        FileNotFoundError, ValueError: For a picture that cannot be read or shows no face, unless `on_error="skip"`.
-    """
-    size = processor.image_processor.size["height"]
-    batch: list[FacePrediction] = []
-    for path in paths:
-        try:
-            batch.append(_read_face(Path(path), size, cropped))
-        except (OSError, ValueError) as error:
-            if on_error != "skip":
-                raise
-            if errors is not None:
-                errors.append(str(error))
+def _steps(sources: Sequence[Path], place: dict, batch_size: int, video: dict) -> Iterator[_Step]:
+    """Batches of pictures from several files, and of the frames of one video."""
+    waiting: list[Picture] = []
+    for index in range(place["source"], len(sources)):
+        if is_video(sources[index]):
+            yield _Step(index, pictures=waiting)
+            waiting = []
+            reached = place if index == place["source"] else None
+            yield from _video_steps(sources[index], index, reached, batch_size, video)
             continue
-        if len(batch) == batch_size:
-            yield from _predict_batch(model, processor, batch, maps, thresholds)
-            batch = []
-    if batch:
-        yield from _predict_batch(model, processor, batch, maps, thresholds)
+        try:
+            waiting.append(Picture(open_image(sources[index]), str(sources[index])))
+        except (OSError, ValueError) as error:
+            yield _Step(index, error=error)
+        if len(waiting) == batch_size:
+            yield _Step(index + 1, pictures=waiting)
+            waiting = []
+    yield _Step(len(sources), pictures=waiting)
 
 
-def _read_face(path: Path, size: int, cropped: bool) -> FacePrediction:
-    image = open_image(path)
-    if cropped:
-        return FacePrediction(str(path), {}, image=image, crop=image.resize((size, size), Image.Resampling.BICUBIC))
-    box = find_face(image)
-    if box is None:
-        raise ValueError(f"{path} must show a frontal face; none was found. Give a crop of the face with `--cropped`.")
-    return FacePrediction(str(path), {}, box=box, image=image, crop=crop_to_box(image, box, size))
+def _video_steps(path: Path, index: int, place: dict | None, batch_size: int, video: dict) -> Iterator[_Step]:
+    tracker, first = FaceTracker(), 0
+    if place is not None and place["tracker"] is not None:
+        first = place["frame"]
+        tracker.restore(place["tracker"])
+    damage: list[str] = []
+    try:
+        frames = read_video(path, skip_frames=first, on_damage=damage.append, **video)
+        pictures = (Picture(frame.image, str(path), frame.index, frame.timestamp) for frame in frames)
+        for batch in batches(pictures, batch_size):
+            yield _Step(index, batch[-1].frame + 1, batch, tracker)
+    except (OSError, ValueError) as error:
+        yield _Step(index + 1, error=error)
+    for message in damage:
+        yield _Step(index + 1, error=ValueError(message))
 
 
-def _predict_batch(model, processor, batch, maps, thresholds) -> list[FacePrediction]:
-    inputs = processor.image_processor([face.crop for face in batch], do_resize=False, return_tensors="pt")
-    outputs = model(inputs["pixel_values"].to(model.device, model.dtype), output_activation_maps=maps)
-    labels = model.config.au_names
-    if model.config.problem_type == "regression":
-        rows = [dict(zip(labels, row, strict=True)) for row in outputs.logits.float().clamp(0, 5).tolist()]
-        active: list[list[str]] = [[] for _ in rows]
-    else:
-        rows = processor.post_process(outputs, labels=labels)
-        kept = processor.post_process(outputs, thresholds, active_only=True, labels=labels)
-        active = [list(row) for row in kept]
-    for index, face in enumerate(batch):
-        face.scores, face.active = rows[index], active[index]
-        if outputs.activation_maps is not None:
-            face.activation_maps = outputs.activation_maps[index].float().cpu().numpy()
-    return batch
-
-
-def write_predictions(predictions: Sequence[FacePrediction], path: str | Path) -> Path:
-    """Write predictions to `.json` or `.csv`, whole or not at all.
-
-    Args:
-        predictions (`Sequence[FacePrediction]`): The rows.
-        path (`str` or `Path`): The ending chooses the format.
-
-    Raises:
-        ValueError: If the ending is another one.
-    """
-    path = Path(path)
-    if path.suffix == ".json":
-        rows = [{"image": p.path, "box": p.box, "scores": p.scores, "active": p.active} for p in predictions]
-        text = json.dumps(rows, indent=2) + "\n"
-    elif path.suffix == ".csv":
-        labels = list(predictions[0].scores) if predictions else []
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["image", "x0", "y0", "x1", "y1", *labels])
-        for p in predictions:
-            writer.writerow([p.path, *(p.box or ("",) * 4), *(f"{p.scores[label]:.6f}" for label in labels)])
-        text = buffer.getvalue()
-    else:
-        raise ValueError(f"`path` must end in .json or .csv; got {path}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    return path
-
-
-__all__ = ["FacePrediction", "crop_to_box", "find_face", "predict_files", "write_predictions"]
+__all__ = ["OnBatch", "PredictionReport", "find_sources", "is_video", "predict_sources"]

@@ -61,7 +61,9 @@ def hiva_small(aus: Sequence[str | int] = BP4D_AUS, **config) -> tuple[HiVAForIm
     model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}))
     if model.config.use_descriptions:
         model.set_text_embeds(text_embeds, encoder=encoder, bank=bank.identifier)
-    return model, HiVAProcessor(image_processor, description_bank=bank.to_dict())
+    return model, HiVAProcessor(
+        image_processor, description_bank=bank.to_dict(), problem_type=config.get("problem_type")
+    )
 
 
 def hiva_small_text(
@@ -95,7 +97,7 @@ def hiva_small_text(
         "max_position_embeddings": tokenizer.model_max_length,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    processor = HiVAProcessor(image_processor, tokenizer, bank.to_dict())
+    processor = HiVAProcessor(image_processor, tokenizer, bank.to_dict(), problem_type=config.get("problem_type"))
     fields = {"vision_config": _VISION, **_FUSION, "text_config": text_config, "id2label": id2label}
     model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}))
     model.set_descriptions(**processor.tokenize_descriptions())

@@ -32,6 +32,8 @@ class HiVAProcessor(ProcessorMixin):
         labels (`list[str]`, *optional*):
             Names of the action units, in the order of the logits; by default those of the bank, in its order. Kept
             apart from the bank, because a saved JSON object has its keys sorted.
+        problem_type (`str`, *optional*):
+            As in [`HiVAConfig`]; with `"regression"`, `post_process` gives intensities. By default occurrence.
 
     Raises:
         ValueError: If the bank lacks descriptions of an AU, or `thresholds` names an AU that is not in `labels`.
@@ -39,7 +41,15 @@ class HiVAProcessor(ProcessorMixin):
 
     _auto_class = "AutoProcessor"
 
-    def __init__(self, image_processor, tokenizer=None, description_bank=None, thresholds=None, labels=None):
+    def __init__(
+        self,
+        image_processor,
+        tokenizer=None,
+        description_bank=None,
+        thresholds=None,
+        labels=None,
+        problem_type=None,
+    ):
         # a folded checkpoint has no tokenizer: the mixin then knows of the image processor alone
         if tokenizer is None:
             self.get_attributes = self._attributes_without_tokenizer
@@ -49,6 +59,7 @@ class HiVAProcessor(ProcessorMixin):
         self.description_bank = description_bank
         self.labels = list((description_bank or {}).get("descriptions", {})) if labels is None else list(labels)
         self.thresholds = thresholds
+        self.problem_type = problem_type
         self._check_bank()
         # set here, not by saving: a reloaded processor equals the one that was saved
         self.auto_map = {"AutoProcessor": "processing_hiva.HiVAProcessor"}
@@ -188,12 +199,14 @@ class HiVAProcessor(ProcessorMixin):
             outputs (`HiVAForImageClassificationOutput` or `torch.Tensor` of shape `(batch_size, num_labels)`):
                 Output of the model, or its logits, before the sigmoid.
             thresholds (`float` or `dict[str, float]`, *optional*):
-                Probability from which an AU counts as active; by default those of the processor, else 0.5.
+                Probability from which an AU counts as active; by default those of the processor, else 0.5. Of an
+                intensity model an intensity, else 2 (the field's rule for DISFA).
             active_only (`bool`, defaults to `False`): Leave out the AUs below their threshold.
             labels (`list[str]`, *optional*): Names of the columns; by default the AUs of the bank.
 
         Returns:
-            `list[dict[str, float]]`: Probability by AU, one dictionary an image: `{"AU12": 0.97, ...}`.
+            `list[dict[str, float]]`: Probability by AU, one dictionary an image: `{"AU12": 0.97, ...}`; of an
+            intensity model intensities 0-5.
 
         Raises:
             ValueError: If the logits do not fit the names, or `thresholds` names an unknown AU.
@@ -206,10 +219,15 @@ class HiVAProcessor(ProcessorMixin):
                 f"{', '.join(labels) or 'no action unit'}; got {tuple(logits.shape)}."
             )
         chosen = self._thresholds(thresholds, labels)
-        probabilities = logits.detach().float().sigmoid().cpu().tolist()
+        scores = logits.detach().float()
+        scores = scores.clamp(0, 5) if self.problem_type == "regression" else scores.sigmoid()
         return [
-            {label: p for label, p in zip(labels, row, strict=True) if not active_only or p >= chosen[label]}
-            for row in probabilities
+            {
+                label: score
+                for label, score in zip(labels, row, strict=True)
+                if not active_only or score >= chosen[label]
+            }
+            for row in scores.cpu().tolist()
         ]
 
     def _thresholds(self, thresholds, labels: list[str]) -> dict[str, float]:
@@ -223,7 +241,8 @@ class HiVAProcessor(ProcessorMixin):
                 f"`thresholds` must name action units of the model; got {', '.join(unknown)}. "
                 f"Known: {', '.join(labels)}."
             )
-        return {label: thresholds.get(label, 0.5) for label in labels}
+        default = 2.0 if self.problem_type == "regression" else 0.5
+        return {label: thresholds.get(label, default) for label in labels}
 
 
 __all__ = ["HiVAProcessor", "bank_identifier"]

@@ -5,10 +5,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-FORMATS = (".csv", ".parquet", ".jsonl")
+import numpy as np
+from PIL import Image
+
+FORMATS = (".csv", ".parquet", ".jsonl", ".json")
 
 
 @dataclass
@@ -27,6 +30,9 @@ class FaceResult:
         points (`list[float]`): x and y of left eye, right eye, nose tip, left and right mouth corner, in pixels.
         scores (`dict[str, float]`): By AU: probability, or intensity 0-5 from an intensity model; NaN without a face.
         active (`dict[str, bool]`): By AU: at or above its threshold; empty from an intensity model.
+        crop (`PIL.Image.Image`, *optional*): The face as the model saw it; goes into no file.
+        activation_maps (`np.ndarray` of shape `(num_labels, rows, columns)`, *optional*):
+            Where each AU was seen; goes into no file.
     """
 
     source: str
@@ -39,6 +45,13 @@ class FaceResult:
     points: list[float] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     active: dict[str, bool] = field(default_factory=dict)
+    crop: Image.Image | None = field(default=None, repr=False, compare=False)
+    activation_maps: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> str:
+        """`str`: Everything but the pictures, on one line."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("crop", "activation_maps")}
+        return json.dumps(kept, ensure_ascii=False)
 
 
 def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool) -> dict:
@@ -82,6 +95,15 @@ def long_rows(result: FaceResult, labels: Sequence[str], intensity: bool) -> Ite
             "intensity" if intensity else "probability": result.scores.get(label, math.nan),
             **({} if intensity else {"active": int(result.active[label]) if result.active else math.nan}),
         }
+
+
+def table_rows(results: Iterable[FaceResult], labels: Sequence[str], intensity: bool, tidy: bool) -> Iterator[dict]:
+    """Rows of a table, one a face or, `tidy`, one a face and action unit; arguments as [`wide_columns`]."""
+    for result in results:
+        if tidy:
+            yield from long_rows(result, labels, intensity)
+        else:
+            yield wide_columns(result, labels, intensity)
 
 
 def padded(label: str) -> str:
@@ -147,7 +169,7 @@ class ResultFile:
             state (`dict`): Where the work stands after them; a later run finds it in `state`.
         """
         for result in results:
-            self._file.write(json.dumps(asdict(result), ensure_ascii=False).encode() + b"\n")
+            self._file.write(result.to_json().encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         content = {"bytes": self._file.tell(), "state": state, "command": self.command}
@@ -166,19 +188,19 @@ class ResultFile:
         """Write the file itself, put it in its place, and remove the hidden ones."""
         self._file.close()
         partial = self.path.with_name(f".{self.path.name}.partial")
-        writers = dict(zip(FORMATS, (self._write_csv, self._write_parquet, self._write_jsonl), strict=True))
-        writers[self.path.suffix](partial)
+        getattr(self, f"_write_{self.path.suffix.removeprefix('.')}")(partial)
         partial.replace(self.path)
-        self.progress.unlink(missing_ok=True)
-        self.spool.unlink(missing_ok=True)
+        self.discard()
         return self.path
 
+    def discard(self) -> None:
+        """Remove the hidden files; the file itself stays as it was."""
+        self._file.close()
+        self.progress.unlink(missing_ok=True)
+        self.spool.unlink(missing_ok=True)
+
     def _table(self) -> Iterator[dict]:
-        for result in self.rows():
-            if self.tidy:
-                yield from long_rows(result, self.labels, self.intensity)
-            else:
-                yield wide_columns(result, self.labels, self.intensity)
+        return table_rows(self.rows(), self.labels, self.intensity, self.tidy)
 
     def _header(self) -> list[str]:
         nobody = FaceResult("", 0, 0.0, -1, False, 0.0)
@@ -196,11 +218,15 @@ class ResultFile:
     def _write_jsonl(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as file:
             for row in self._table():
-                # JSON knows no NaN
-                plain = {
-                    key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()
-                }
-                file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+                file.write(json.dumps(_without_nan(row), ensure_ascii=False) + "\n")
+
+    def _write_json(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.write("[")
+            for number, result in enumerate(self.rows()):
+                file.write(",\n" if number else "\n")
+                file.write(json.dumps(_without_nan(json.loads(result.to_json())), ensure_ascii=False))
+            file.write("\n]\n")
 
     def _write_parquet(self, path: Path) -> None:
         import pyarrow as pa
@@ -229,4 +255,11 @@ def _cell(value):
     return "NaN" if math.isnan(value) else f"{value:.6f}"
 
 
-__all__ = ["FORMATS", "FaceResult", "ResultFile", "long_rows", "padded", "wide_columns"]
+def _without_nan(value):
+    """For JSON, which knows no NaN: `None` in its place."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+__all__ = ["FORMATS", "FaceResult", "ResultFile", "long_rows", "padded", "table_rows", "wide_columns"]

@@ -46,7 +46,7 @@ def label_weights(labels: np.ndarray) -> list[float]:
 def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
     """`TrainingArguments` for a model that is trained from scratch on faces; each can be changed.
 
-    The best epoch on the validation part is kept by its mean F1.
+    The best epoch on the validation part is kept by its mean F1, that of an intensity model by its mean ICC.
 
     Args:
         output_dir (`str` or `Path`): Where checkpoints go.
@@ -100,7 +100,7 @@ def build_trainer(
         callbacks (`list[TrainerCallback]`, *optional*): Passed on.
 
     Raises:
-        ValueError: If the width of the labels is not `config.num_labels`.
+        ValueError: If the width of the labels is not `config.num_labels`, or a label is none.
     """
     names = model.config.au_names
     labels = np.asarray(splits["train"]["labels"], dtype=np.float32)
@@ -110,6 +110,9 @@ def build_trainer(
             f"got {labels.shape[1:] or 'single numbers'}."
         )
     occurrence = model.config.problem_type == "multi_label_classification"
+    _check_labels(labels, names, highest=1 if occurrence else 5)
+    if not occurrence and args.metric_for_best_model == "mean_f1":
+        args.metric_for_best_model = "mean_icc"
     if occurrence and model.config.label_weights is None:
         model.config.label_weights = label_weights(labels)
     if args.bf16 and args.device.type == "cpu":
@@ -124,9 +127,23 @@ def build_trainer(
         train_dataset=splits["train"].with_transform(train),
         eval_dataset=splits["validation"].with_transform(evaluate) if "validation" in splits else None,
         processing_class=image_processor,
-        compute_metrics=make_compute_metrics(names) if occurrence else None,
+        compute_metrics=make_compute_metrics(
+            names, not occurrence, [(processor.thresholds or {}).get(name, 0.5) for name in names]
+        ),
         callbacks=callbacks,
     )
+
+
+def _check_labels(labels: np.ndarray, names: list[str], highest: int) -> None:
+    missing = (labels == MISSING_LABEL) | np.isnan(labels)
+    wrong = ~missing & ((labels < 0) | (labels > highest))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"`labels` must lie in 0 to {highest}, or be -100 or NaN where an action unit was not coded; got "
+            f"{labels[row, column]:g} for {names[column]} in row {row} and {wrong.sum() - 1} more such. Datasets write "
+            "9 or -1 for not coded: replace it by -100."
+        )
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
@@ -169,12 +186,15 @@ def save_detector(
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     _remove(partial)
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    for name, content in (records or {}).items():
-        (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _remove(folder)
-    os.replace(partial, folder)
+    try:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        for name, content in (records or {}).items():
+            (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _remove(folder)
+        os.replace(partial, folder)
+    finally:
+        _remove(partial)
     return folder
 
 

@@ -7,6 +7,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from command import crops, data, hiva, home, place, trained, verbosity  # noqa: F401
 
 from hiva_hf import HiVAConfig, HiVAForImageClassification, HiVAImageProcessorPil, HiVAProcessor
 from hiva_hf.descriptions import load_bank, load_text_embeds

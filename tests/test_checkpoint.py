@@ -113,3 +113,16 @@ def test_a_damaged_checkpoint_is_named(copy, damage):
     with pytest.raises((ValueError, OSError)) as caught:
         load_detector(copy)
     assert str(copy) in str(caught.value)
+
+
+def test_a_base_model_without_its_head_is_refused(saved, copy):
+    saved[0].hiva.save_pretrained(copy)
+    with pytest.raises(ValueError, match=r"whole detector; .*classifier\."):
+        load_detector(copy)
+
+
+def test_an_intensity_model_comes_back_with_its_processor(tmp_path):
+    model, processor = hiva_small(LABELS, problem_type="regression")
+    _, again = load_detector(save_detector(model, processor, tmp_path / "run"))
+    assert again.post_process(torch.tensor([[3.5, -1.0, 9.0]])) == [{"AU12": 3.5, "AU4": 0.0, "AU6": 5.0}]
+    assert again.post_process(torch.tensor([[3.5, 1.9, 2.0]]), active_only=True) == [{"AU12": 3.5, "AU6": 2.0}]

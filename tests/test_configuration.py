@@ -56,6 +56,8 @@ REFUSED = [
     ({**VISUAL_ONLY, "au_projection": "text"}, ("`au_projection`", "'learned'", "got 'text'")),
     ({"output_activation_maps": True, "use_ddca": False}, ("`output_activation_maps`", "`use_ddca=False`")),
     ({"text_folded": True}, ("`text_embed_dim`", "`text_folded=True`", "None")),
+    ({"vision_config": {"model_type": "bert"}}, ("`vision_config`", "'bert'", "exchanged")),
+    ({"description_length": 9999}, ("`description_length`", "max_position_embeddings", "9999")),
     ({"text_embed_dim": 7}, ("`text_embed_dim`", "`text_config.hidden_size`", "7", "32")),
 ]
 
@@ -106,6 +108,11 @@ def test_whole_numbers_stand_for_real_ones():
 def test_labels_that_are_no_mapping_are_refused(id2label):
     with pytest.raises(ValueError, match=r"`id2label` must map .* got .*AU1.*enumerate"):
         HiVAConfig(id2label=id2label)
+
+
+def test_labels_that_are_not_numbered_are_refused():
+    with pytest.raises(ValueError, match=r"`id2label` must have the keys 0, 1, 2.*\['x'\].*enumerate"):
+        HiVAConfig(id2label={"x": "AU1"})
 
 
 def test_unknown_towers_are_refused():

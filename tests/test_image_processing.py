@@ -127,6 +127,10 @@ def grey_forms(grey):
         "I": Image.fromarray(sixteen.astype(np.int32)),
         "F": Image.fromarray((grey / 255).astype(np.float32)),
         "uint16-array": np.stack([sixteen] * 3, axis=-1),
+        "int32-array": np.stack([sixteen.astype(np.int32)] * 3, axis=-1),
+        "int64-array": np.stack([grey.astype(np.int64)] * 3, axis=-1),
+        "float-array-16-bit": np.stack([sixteen.astype(np.float32)] * 3, axis=-1),
+        "float-tensor-16-bit": torch.from_numpy(np.stack([sixteen.astype(np.float32)] * 3)),
     }
 
 
@@ -140,6 +144,13 @@ def test_every_mode_of_a_grey_picture_gives_the_same_pixels(image_processor, gre
 def test_a_grey_array_of_two_dimensions_is_a_picture(image_processor, grey, convert):
     expected = pixels(image_processor, three_of(grey))
     torch.testing.assert_close(pixels(image_processor, convert(grey)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("convert", [lambda array: array, torch.from_numpy], ids=["numpy", "torch"])
+def test_masks_are_black_and_white(image_processor, grey, convert):
+    mask = np.stack([grey > 100] * 3)
+    expected = pixels(image_processor, three_of(mask[0].astype(np.uint8) * 255))
+    torch.testing.assert_close(pixels(image_processor, convert(mask)), expected, rtol=0, atol=1e-5)
 
 
 def test_one_bit_pictures_are_black_and_white():

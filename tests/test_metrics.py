@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from transformers import EvalPrediction
 
-from hiva_hf.metrics import au_metrics, make_compute_metrics
+from hiva_hf.metrics import au_metrics, intensity_metrics, intraclass_correlation, make_compute_metrics
 
 NAMES = ["AU1", "AU2", "AU4"]
 MEANS = ("f1", "auc", "accuracy", "always_positive_f1")
@@ -177,3 +177,48 @@ def test_compute_metrics_bears_huge_logits():
     with np.errstate(all="raise"):
         result = make_compute_metrics(["AU1"])(prediction)
     assert result["f1_AU1"] == result["auc_AU1"] == 1.0
+
+
+def test_intraclass_correlation_of_the_example_of_shrout_and_fleiss():
+    # Shrout and Fleiss (1979), table 2, judges 1 and 2; mean squares by hand: 18.75 between, .95 residual
+    first, second = np.array([9, 6, 8, 7, 10, 6.0]), np.array([2, 1, 4, 1, 5, 2.0])
+    between = (
+        2
+        * ((first + second) / 2 - np.concatenate([first, second]).mean())
+        @ ((first + second) / 2 - np.concatenate([first, second]).mean())
+    )
+    between, residual = between / 5, ((first - second) - (first - second).mean()) @ (first - second) / 2 / 5
+    assert intraclass_correlation(first, second) == pytest.approx((between - residual) / (between + residual))
+
+
+def test_intraclass_correlation_ignores_a_constant_and_punishes_another_scale():
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 5, 50)
+    assert intraclass_correlation(values, values + 1) == pytest.approx(1)
+    assert intraclass_correlation(values, values * 3) < 0.7
+
+
+def test_intensity_over_coded_frames_alone():
+    labels = np.array([[0, 2], [1, 2], [4, 2], [-100, np.nan]], dtype=float)
+    values = np.array([[0.5, 1], [1, 3], [3, 2], [99, 99]])
+    result = intensity_metrics(labels, values, ["AU6", "AU12"])
+    assert result["mae_AU6"] == pytest.approx(0.5)
+    assert result["mse_AU6"] == pytest.approx(1.25 / 3)
+    assert result["pcc_AU6"] == pytest.approx(np.corrcoef([0, 1, 4], [0.5, 1, 3])[0, 1])
+    # what was always told to be 2 has no correlation
+    assert math.isnan(result["icc_AU12"])
+    assert result["mean_icc"] == result["icc_AU6"]
+    assert result["mean_mae"] == pytest.approx((0.5 + 2 / 3) / 2)
+
+
+def test_compute_metrics_of_intensities_stay_on_the_scale():
+    prediction = EvalPrediction(
+        predictions=np.array([[7.0], [-2.0]], dtype=np.float32), label_ids=np.array([[5.0], [0.0]])
+    )
+    assert make_compute_metrics(["AU12"], intensity=True)(prediction)["mae_AU12"] == 0
+
+
+def test_compute_metrics_with_a_threshold_an_action_unit():
+    prediction = EvalPrediction(predictions=np.array([[1.0, 1.0], [-9.0, -9.0]]), label_ids=np.array([[1, 1], [0, 0]]))
+    result = make_compute_metrics(["AU1", "AU2"], threshold=[0.5, 0.9])(prediction)
+    assert (result["f1_AU1"], result["f1_AU2"]) == (1.0, 0.0)

@@ -1,78 +1,217 @@
-"""Finding a face, and writing what was found."""
+"""From files and folders to rows: every file has its place, and an interrupted run goes on."""
 
 import csv
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from hiva_hf.image_processing_hiva import open_image
-from hiva_hf.prediction import FacePrediction, crop_to_box, find_face, write_predictions
+from hiva_hf import hiva_small
+from hiva_hf.data import load_rendered
+from hiva_hf.detector import ActionUnitDetector
+from hiva_hf.faces import Face, WholePicture
+from hiva_hf.prediction import find_sources, predict_sources
+from hiva_hf.results import ResultFile
 
-ROWS = [
-    FacePrediction("first.png", {"AU1": 0.25, "AU12": 0.75}, ["AU12"], (1.0, 2.0, 30.0, 40.0)),
-    FacePrediction("a, b.png", {"AU1": 0.5, "AU12": 0.125}, ["AU1"]),
-]
+av = pytest.importorskip("av")
 
 
 @pytest.fixture(scope="module")
-def astronaut():
-    pytest.importorskip("cv2")
-    return open_image(Path(pytest.importorskip("skimage").__file__).parent / "data" / "astronaut.png")
+def model():
+    return hiva_small(["AU1", "AU12"])
 
 
-def test_the_face_is_found_and_not_what_is_beside_it(astronaut):
-    x0, y0, x1, y1 = find_face(astronaut)
-    # the tip of her nose
-    assert x0 < 224 < x1
-    assert y0 < 125 < y1
+@pytest.fixture(scope="module")
+def detector(model):
+    return ActionUnitDetector(*model, faces=WholePicture(), batch_size=4)
 
 
-def test_a_face_alone_is_found(astronaut):
-    x0, y0, x1, y1 = find_face(astronaut.crop((120, 20, 320, 220)))
-    assert x0 < 104 < x1
-    assert y0 < 105 < y1
-    assert 70 < x1 - x0 == y1 - y0 < 140
+@pytest.fixture
+def folder(tmp_path):
+    """Ten faces, a text file and three pictures that are none, in folders."""
+    place = tmp_path / "in put ü"
+    (place / "below").mkdir(parents=True)
+    dataset = load_rendered()
+    for number in range(10):
+        dataset[number]["image"].save(place / ("below" if number > 5 else ".") / f"{number}.png")
+    (place / "2b.png").write_bytes((place / "2.png").read_bytes()[:900])
+    (place / "4b.jpg").touch()
+    (place / "5b.png").write_text("text")
+    (place / "notes.txt").write_text("no picture")
+    os.symlink(place, place / "below" / "again")
+    return place
 
 
-def test_no_face_is_none():
-    pytest.importorskip("cv2")
-    assert find_face(Image.new("RGB", (100, 80), (90, 120, 90))) is None
+@pytest.fixture
+def video(tmp_path):
+    """Twelve frames of a rendered face that moves to the right."""
+    path = tmp_path / "face.mkv"
+    face = load_rendered()[0]["image"].convert("RGB")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 256, 160, "yuv420p"
+        for index in range(12):
+            picture = Image.new("RGB", (256, 160))
+            picture.paste(face, (4 * index, 16))
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))
+    return path
 
 
-def test_the_crop_is_a_square_around_the_face(astronaut):
-    box = (176.0, 65.0, 273.0, 162.0)
-    crop = crop_to_box(astronaut, box, 64)
-    assert crop.size == (64, 64)
-    # the middle of the crop shows her skin, not the background
-    red, _, blue = crop.resize((1, 1), box=(24, 24, 40, 40)).getpixel((0, 0))
-    assert red > blue + 30
+def read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
-def test_json_holds_everything(tmp_path):
-    path = write_predictions(ROWS, tmp_path / "above" / "rows.json")
-    assert json.loads(path.read_text()) == [
-        {"image": row.path, "box": list(row.box) if row.box else None, "scores": row.scores, "active": row.active}
-        for row in ROWS
-    ]
-    assert [file.name for file in path.parent.iterdir()] == ["rows.json"]
+def table(detector, path, settings=None):
+    return ResultFile(path, detector.labels, detector.intensity, command=settings)
 
 
-def test_csv_holds_a_line_a_face(tmp_path):
-    path = write_predictions(ROWS, str(tmp_path / "rows.csv"))
-    with open(path, newline="") as file:
-        assert list(csv.reader(file)) == [
-            ["image", "x0", "y0", "x1", "y1", "AU1", "AU12"],
-            ["first.png", "1.0", "2.0", "30.0", "40.0", "0.250000", "0.750000"],
-            ["a, b.png", "", "", "", "", "0.500000", "0.125000"],
-        ]
+def test_folders_are_searched_in_order_and_loops_entered_once(folder):
+    names = [path.relative_to(folder).as_posix() for path in find_sources([folder])]
+    inside = [f"below/{number}.png" for number in (6, 7, 8, 9)]
+    assert names == ["0.png", "1.png", "2.png", "2b.png", "3.png", "4.png", "4b.jpg", "5.png", "5b.png", *inside]
 
 
-def test_an_earlier_file_is_replaced_and_an_unknown_ending_refused(tmp_path):
-    (tmp_path / "rows.json").write_text("earlier")
-    write_predictions([], tmp_path / "rows.json")
-    assert json.loads((tmp_path / "rows.json").read_text()) == []
-    with pytest.raises(ValueError, match=r"\.json or \.csv; got .*rows\.txt"):
-        write_predictions(ROWS, tmp_path / "rows.txt")
-    assert [file.name for file in tmp_path.iterdir()] == ["rows.json"]
+def test_a_named_file_is_taken_whatever_its_ending(folder):
+    assert find_sources([folder / "notes.txt", folder / "0.png"]) == [folder / "notes.txt", folder / "0.png"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_nothing_to_read_is_said(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=name):
+        find_sources([tmp_path / name])
+
+
+def test_bad_pictures_among_many_are_reported(detector, folder, tmp_path):
+    out = tmp_path / "out.csv"
+    report = predict_sources(detector, find_sources([folder]), table(detector, out))
+    assert (report.faces, report.empty) == (10, 0)
+    assert len(report.errors) == 3
+    for name, error in zip(("2b.png", "4b.jpg", "5b.png"), report.errors, strict=True):
+        assert str(folder / name) in error
+    assert [Path(row["source"]).stem for row in read(out)] == [str(number) for number in range(10)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in put ü", "out.csv"]
+
+
+def test_strict_stops_at_the_first_and_leaves_nothing(detector, folder, tmp_path):
+    with pytest.raises(ValueError, match=r"2b\.png"):
+        predict_sources(detector, find_sources([folder]), table(detector, tmp_path / "out.csv"), strict=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["in put ü"]
+
+
+def test_nothing_readable_is_an_error_with_every_sentence(detector, folder, tmp_path):
+    with pytest.raises(ValueError, match=r"(?s)4b\.jpg.*5b\.png"):
+        predict_sources(detector, [folder / "4b.jpg", folder / "5b.png"], table(detector, tmp_path / "out.csv"))
+    assert [path.name for path in tmp_path.iterdir()] == ["in put ü"]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+def test_a_killed_run_goes_on_to_the_same_bytes(detector, folder, video, tmp_path, after):
+    sources = [*find_sources([folder]), video, folder / "0.png"]
+    whole, killed = tmp_path / "whole.csv", tmp_path / "killed.csv"
+    first = predict_sources(detector, sources, table(detector, whole))
+    assert (first.faces, len(first.errors)) == (23, 3)
+    steps = []
+
+    def kill(pictures, results, done):
+        steps.append(len(results))
+        if sum(1 for count in steps if count) == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_sources(detector, sources, table(detector, killed), on_batch=kill)
+    assert not killed.exists()
+    rest = []
+    second = predict_sources(
+        detector, sources, table(detector, killed), on_batch=lambda pictures, results, done: rest.append(len(results))
+    )
+    assert killed.read_bytes() == whole.read_bytes()
+    assert second == first
+    # nothing was read twice
+    assert sum(steps) + sum(rest) == 23
+
+
+def test_a_file_of_another_command_is_not_continued(detector, folder, tmp_path):
+    def kill(pictures, results, done):
+        if results:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict_sources(
+            detector, find_sources([folder]), table(detector, tmp_path / "o.csv", {"every": 1}), on_batch=kill
+        )
+    with pytest.raises(ValueError, match="begun with other every"):
+        table(detector, tmp_path / "o.csv", {"every": 2})
+
+
+def test_a_video_has_times_and_one_person(model, video, tmp_path):
+    class Moving:
+        def __call__(self, image):
+            """Two boxes, the larger first in every other frame."""
+            self.count = getattr(self, "count", 0) + 1
+            x = 4.0 * (self.count - 1)
+            first, second = Face((x, 16, x + 128, 144), 0.9), Face((x + 130, 100, x + 150, 120), 0.6)
+            return [first, second] if self.count % 2 else [second, first]
+
+    detector = ActionUnitDetector(*model, faces=Moving(), batch_size=5)
+    predict_sources(detector, [video], table(detector, tmp_path / "out.csv"))
+    rows = read(tmp_path / "out.csv")
+    assert [int(row["frame"]) for row in rows] == [n for n in range(1, 13) for _ in range(2)]
+    assert [float(row["timestamp"]) for row in rows[::2]] == pytest.approx([n / 25 for n in range(12)], abs=2e-3)
+    for row in rows:
+        assert float(row["confidence"]) == {"0": 0.9, "1": 0.6}[row["face_id"]]
+
+
+def test_a_frame_without_a_face_is_a_row_that_says_so(model, tmp_path):
+    detector = ActionUnitDetector(*model, faces=lambda image: [])
+    path = tmp_path / "lawn.png"
+    Image.new("RGB", (60, 50), (90, 120, 90)).save(path)
+    report = predict_sources(detector, [path], table(detector, tmp_path / "out.jsonl"))
+    assert (report.faces, report.empty, report.errors) == (0, 1, [])
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (row["success"], row["face_id"], row["AU01_p"], row["x0"]) == (0, -1, None, None)
+
+
+def test_largest_only(model):
+    faces = [Face((0, 0, 50, 50), 0.7), Face((60, 60, 80, 80), 0.9)]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8))
+    both = ActionUnitDetector(*model, faces=lambda image: faces).image(image)
+    largest = ActionUnitDetector(*model, faces=lambda image: faces, largest_only=True).image(image)
+    assert [face.face_id for face in both] == [0, 1]
+    assert [face.box for face in largest] == [[0, 0, 50, 50]]
+    assert largest[0].scores == pytest.approx(both[0].scores, abs=1e-6)
+
+
+def test_one_answer_from_python_and_from_the_model(model, detector):
+    import torch
+
+    image = load_rendered()[5]["image"]
+    (face,) = detector.image(image)
+    inputs = model[1](images=image, return_tensors="pt")
+    with torch.no_grad():
+        (scores,) = model[1].post_process(model[0](inputs["pixel_values"]))
+    assert face.scores == pytest.approx(scores, abs=1e-6)
+    assert face.active == {name: value >= 0.5 for name, value in face.scores.items()}
+
+
+def test_a_table_for_pandas(detector, folder):
+    faces = list(detector.images([folder / "0.png", folder / "1.png"]))
+    wide = detector.to_dataframe(faces)
+    assert list(wide["source"]) == [str(folder / "0.png"), str(folder / "1.png")]
+    assert list(wide["AU12_p"]) == [face.scores["AU12"] for face in faces]
+    tidy = detector.to_dataframe(faces, tidy=True)
+    assert list(tidy["au"]) == ["AU1", "AU12"] * 2
+
+
+def test_a_model_needs_its_processor(model):
+    with pytest.raises(ValueError, match="`processor`"):
+        ActionUnitDetector(model[0])

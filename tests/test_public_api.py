@@ -10,6 +10,7 @@ import hiva_hf
 from hiva_hf.auto import register
 
 NAMES = [
+    "ActionUnitDetector",
     "HiVAConfig",
     "HiVAForImageClassification",
     "HiVAImageProcessor",

@@ -1,110 +1,26 @@
+"""Towers of every kind: tokens, grids, prefixes, pooling."""
+
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+from towers import (
+    DESCRIPTIONS,
+    LENGTH,
+    PREFIX,
+    STRIDE,
+    USED,
+    VISION,
+    each_text,
+    each_vision,
+    make_text_model,
+    make_vision_model,
+    pixels,
+    sentences,
+    tokens_of,
+)
+from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
-from hiva_hf import HiVAConfig, HiVAForImageClassification
-from hiva_hf.modeling_hiva_towers import build_tower, embed_text, extract_visual_tokens, load_tower
-
-AUS = ("AU1", "AU4", "AU12")
-DESCRIPTIONS, LENGTH, USED = 2, 7, 5
-FOLDED = {"text_folded": True, "text_embed_dim": 6, "id2label": dict(enumerate(AUS))}
-FUSION = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "graph_top_k": 1}
-
-_VIT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "patch_size": 8,
-}
-_STAGES = {"depths": [1, 1], "hidden_sizes": [8, 16], "num_stages": 2}
-_SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2}
-VISION = {
-    "swin": _SWIN,
-    "swinv2": _SWIN,
-    "vit": _VIT,
-    "deit": _VIT,
-    "dinov2": {**_VIT, "mlp_ratio": 1},
-    "dinov2_with_registers": {**_VIT, "mlp_ratio": 1, "num_register_tokens": 3},
-    "dinov3_vit": {**_VIT, "num_register_tokens": 3},
-    "clip_vision_model": _VIT,
-    "siglip_vision_model": _VIT,
-    "convnext": _STAGES,
-    "resnet": {"depths": [1, 1], "hidden_sizes": [8, 16], "embedding_size": 8, "layer_type": "basic"},
-}
-PREFIX = {"vit": 1, "deit": 2, "dinov2": 1, "dinov2_with_registers": 4, "dinov3_vit": 4, "clip_vision_model": 1}
-# pixels that one token stands for
-STRIDE = {"swin": 4, "swinv2": 4}
-
-_BERT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "vocab_size": 40,
-    "max_position_embeddings": 20,
-}
-_DUAL = {**_BERT, "bos_token_id": 0, "eos_token_id": 2}
-TEXT = {
-    "bert": _BERT,
-    "roberta": {**_BERT, "pad_token_id": 1},
-    "distilbert": {
-        "dim": 16,
-        "n_layers": 2,
-        "n_heads": 2,
-        "hidden_dim": 16,
-        "vocab_size": 40,
-        "max_position_embeddings": 20,
-    },
-    "clip_text_model": _DUAL,
-}
-
-each_vision = pytest.mark.parametrize("model_type", VISION)
-each_text = pytest.mark.parametrize("model_type", TEXT)
-
-
-def make_vision_model(model_type):
-    torch.manual_seed(0)
-    config = HiVAConfig(
-        vision_config={"model_type": model_type, **VISION[model_type]},
-        num_descriptions=DESCRIPTIONS,
-        **FOLDED,
-        **FUSION,
-    )
-    model = HiVAForImageClassification(config).eval()
-    model.set_text_embeds(torch.randn(len(AUS), DESCRIPTIONS, 6))
-    return model
-
-
-def make_text_model(model_type, **fields):
-    torch.manual_seed(0)
-    config = HiVAConfig(
-        vision_config={"model_type": "resnet", **VISION["resnet"]},
-        text_config={"model_type": model_type, **TEXT[model_type]},
-        id2label=dict(enumerate(AUS)),
-        **FUSION,
-        **fields,
-    )
-    return HiVAForImageClassification(config).eval()
-
-
-def pixels(height, width):
-    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
-
-
-def tokens_of(model, pixel_values):
-    with torch.no_grad():
-        return extract_visual_tokens(model.hiva.vision_model, pixel_values)
-
-
-def sentences():
-    """Random tokens of three AUs in two descriptions, the last two of them padding."""
-    ids = torch.randint(3, 40, (len(AUS), DESCRIPTIONS, LENGTH), generator=torch.Generator().manual_seed(2))
-    mask = torch.ones_like(ids)
-    mask[..., USED:] = 0
-    return ids, mask
+from hiva_hf.modeling_hiva_towers import build_tower, embed_text, extract_visual_tokens
 
 
 @each_vision
@@ -303,92 +219,3 @@ def test_pooling_of_sentences_of_different_length(pooling, expected):
 def test_last_token_where_padding_comes_first():
     mask = torch.tensor([[0, 0, 1, 1, 1]])
     assert embed_text(Positions(), torch.zeros_like(mask), mask, "last").item() == 5
-
-
-def assert_equal_weights(tower, saved):
-    ours, theirs = tower.state_dict(), saved.state_dict()
-    assert ours
-    assert set(ours) <= set(theirs)
-    assert not [name for name in set(theirs) - set(ours) if "pooler" not in name]
-    for name, weight in ours.items():
-        assert torch.equal(weight, theirs[name]), name
-
-
-def save_tower(path, model_type, fields):
-    torch.manual_seed(7)
-    tower = AutoModel.from_config(AutoConfig.for_model(model_type, **fields))
-    tower.save_pretrained(path)
-    return tower
-
-
-@each_vision
-def test_pretrained_vision_towers_keep_their_weights(model_type, tmp_path):
-    saved = save_tower(tmp_path, model_type, VISION[model_type])
-    fields = {**FOLDED, **FUSION, "id2label": {0: "AU6", 1: "AU12"}}
-    model = HiVAForImageClassification.from_vision_text_pretrained(str(tmp_path), **fields)
-    assert_equal_weights(model.hiva.vision_model, saved)
-    assert model.hiva.text_model is None
-    assert model.config.vision_config.model_type == model_type
-    assert model.config.au_names == ["AU6", "AU12"]
-    assert model(pixels(32, 32)).logits.shape == (2, 2)
-
-
-@each_text
-def test_pretrained_text_encoders_keep_their_weights(model_type, tmp_path):
-    save_tower(tmp_path / "vision", "resnet", VISION["resnet"])
-    saved = save_tower(tmp_path / "text", model_type, TEXT[model_type])
-    paths = str(tmp_path / "vision"), str(tmp_path / "text")
-    model = HiVAForImageClassification.from_vision_text_pretrained(*paths, id2label=dict(enumerate(AUS)), **FUSION)
-    assert_equal_weights(model.hiva.text_model, saved)
-    assert model.config.text_config.model_type == model_type
-    assert model.config.text_embed_dim == 16
-    assert model.config.text_encoder == paths[1]
-
-
-def save_dual(path, model_class, config_class):
-    torch.manual_seed(7)
-    dual = model_class(config_class(text_config=_DUAL, vision_config=_VIT))
-    dual.save_pretrained(path)
-    return dual
-
-
-def assert_half(tower, half):
-    ours, theirs = dict(tower.named_parameters()), dict(half.named_parameters())
-    assert ours
-    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
-
-
-def test_both_halves_of_a_dual_encoder(tmp_path):
-    dual = save_dual(tmp_path, CLIPModel, CLIPConfig)
-    path = str(tmp_path)
-    model = HiVAForImageClassification.from_vision_text_pretrained(path, path, id2label=dict(enumerate(AUS)), **FUSION)
-    assert_half(model.hiva.vision_model, dual.vision_model)
-    assert_half(model.hiva.text_model, dual.text_model)
-    assert_half(load_tower(path, "vision_config"), dual.vision_model)
-    assert model.config.text_pooling == "last"
-    model.set_descriptions(*sentences())
-    with torch.no_grad():
-        assert model(pixels(48, 32)).logits.isfinite().all()
-
-
-def test_siglip_gives_its_vision_half(tmp_path):
-    dual = save_dual(tmp_path, SiglipModel, SiglipConfig)
-    model = HiVAForImageClassification.from_vision_text_pretrained(str(tmp_path), **FOLDED, **FUSION)
-    assert_half(model.hiva.vision_model, dual.vision_model)
-    with pytest.raises(ValueError, match="SiglipTextConfig"):
-        load_tower(str(tmp_path), "text_config")
-
-
-def test_keywords_reach_the_towers(tmp_path):
-    save_tower(tmp_path / "vision", "vit", VISION["vit"])
-    save_tower(tmp_path / "text", "bert", TEXT["bert"])
-    model = HiVAForImageClassification.from_vision_text_pretrained(
-        str(tmp_path / "vision"),
-        str(tmp_path / "text"),
-        vision_kwargs={"dtype": torch.bfloat16},
-        text_kwargs={"config": AutoConfig.for_model("bert", **{**_BERT, "num_hidden_layers": 1})},
-        id2label=dict(enumerate(AUS)),
-        **FUSION,
-    )
-    assert model.hiva.vision_model.dtype == torch.bfloat16
-    assert len(model.hiva.text_model.encoder.layer) == 1

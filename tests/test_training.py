@@ -184,6 +184,23 @@ def test_labels_of_another_width_are_refused(make_model, processor, tmp_path):
         build_trainer(make_model(), processor, other, arguments(tmp_path))
 
 
+@pytest.mark.parametrize("value", [9, -1, 2])
+def test_labels_that_are_none_are_refused(make_model, processor, splits, tmp_path, value):
+    part = splits["train"].map(lambda row, index: {"labels": [0, value if index == 3 else 1, -100]}, with_indices=True)
+    with pytest.raises(ValueError, match=rf"got {value} for AU4 in row 3 and 0 more"):
+        build_trainer(make_model(), processor, {"train": part}, arguments(tmp_path))
+
+
+def test_an_intensity_model_trains_and_keeps_its_best_epoch(make_model, processor, tmp_path):
+    parts = subject_split(load_rendered(aus=AUS, intensity=True), seed=0)
+    parts = {name: part.shuffle(seed=0).select(range(16)) for name, part in parts.items()}
+    model = make_model(problem_type="regression")
+    trainer = build_trainer(model, processor, parts, arguments(tmp_path, num_train_epochs=1))
+    trainer.train()
+    assert trainer.state.best_metric is not None
+    assert {"mae_AU12", "icc_AU12", "mean_icc"} <= evaluate_detector(trainer, parts["test"]).keys()
+
+
 def test_label_weights():
     labels = np.array([[1, 1, 0], [0, 1, -100], [0, 1, 0], [0, 0, np.nan]])
     got = np.array(label_weights(labels))

@@ -1,5 +1,25 @@
-"""Faces in pictures: finding them and turning them into upright crops."""
+"""Faces in pictures and videos: finding them, following them, and turning them into upright crops."""
 
 from .alignment import FaceTemplate, box_to_points, five_points, similarity_transform, warp_face
+from .detection import Face, FaceDetector, HaarDetector, WholePicture, crop_face
+from .landmarks import LandmarkLocator, LandmarkNetwork
+from .tracking import FaceTracker
+from .video import VideoFrame, read_video
 
-__all__ = ["FaceTemplate", "box_to_points", "five_points", "similarity_transform", "warp_face"]
+__all__ = [
+    "Face",
+    "FaceDetector",
+    "FaceTemplate",
+    "FaceTracker",
+    "HaarDetector",
+    "LandmarkLocator",
+    "LandmarkNetwork",
+    "VideoFrame",
+    "WholePicture",
+    "box_to_points",
+    "crop_face",
+    "five_points",
+    "read_video",
+    "similarity_transform",
+    "warp_face",
+]

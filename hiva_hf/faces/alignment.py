@@ -106,12 +106,25 @@ def warp_face(image: Image.Image, matrix: np.ndarray, size: int) -> Image.Image:
     if not np.isfinite(scale) or scale == 0:
         raise ValueError(f"`matrix` must be an invertible transform; got {matrix.tolist()}.")
     if scale < 1:
-        # an affine warp samples single pixels: shrink the picture first, so that fine texture does not alias
-        width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        matrix = matrix * [image.width / width, image.height / height, 1.0]
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        # an affine warp samples single pixels: shrink what will be seen first, so that fine texture does not alias
+        x0, y0, x1, y1 = _seen(matrix, size, image.size, margin=4 / scale)
+        if x1 <= x0 or y1 <= y0:
+            return Image.new(image.mode, (size, size))
+        width, height = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+        matrix = np.hstack([matrix[:, :2], (matrix[:, :2] @ [x0, y0] + matrix[:, 2])[:, None]])
+        matrix = matrix * [(x1 - x0) / width, (y1 - y0) / height, 1.0]
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1), reducing_gap=3.0)
     inverse = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
     return image.transform((size, size), Image.Transform.AFFINE, inverse[:2].ravel().tolist(), Image.Resampling.BICUBIC)
+
+
+def _seen(matrix: np.ndarray, size: int, limits: tuple[int, int], margin: float) -> tuple[int, int, int, int]:
+    """The part of a picture that a crop shows: x0, y0, x1, y1 in whole pixels, inside the picture."""
+    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) - matrix[:, 2]
+    places = corners @ np.linalg.inv(matrix[:, :2]).T
+    low = np.maximum(np.floor(places.min(0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(places.max(0) + margin), limits).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 __all__ = ["FaceTemplate", "box_to_points", "five_points", "similarity_transform", "warp_face"]

@@ -1,0 +1,107 @@
+"""What the command shows a person at a terminal: tables and a progress bar."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .facs import ACTION_UNITS
+from .results import FaceResult
+
+_OCCURRENCE = {
+    "f1": "F1",
+    "always_positive_f1": "always positive F1",
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "base_rate": "base rate",
+}
+_INTENSITY = {"icc": "ICC(3,1)", "pcc": "PCC", "mae": "MAE", "mse": "MSE", "mean_intensity": "mean intensity"}
+
+
+def print_metrics(metrics: dict[str, float], names: Sequence[str], title: str) -> None:
+    """A table of metrics, one row an action unit.
+
+    Args:
+        metrics (`dict[str, float]`): Of [`au_metrics`] or [`intensity_metrics`].
+        names (`Sequence[str]`): Action units.
+        title (`str`): Printed above.
+    """
+    columns = _INTENSITY if f"icc_{names[0]}" in metrics else _OCCURRENCE
+    table = Table(title=title, title_justify="left")
+    table.add_column("AU")
+    table.add_column("name")
+    for heading in columns.values():
+        table.add_column(heading, justify="right")
+    for name in names:
+        table.add_row(name, _meaning(name), *(_number(metrics.get(f"{key}_{name}")) for key in columns))
+    table.add_section()
+    table.add_row("mean", "", *(_number(metrics.get(f"mean_{key}")) for key in columns))
+    _console().print(table)
+
+
+def print_faces(results: Sequence[FaceResult]) -> None:
+    """A table of action units a face, and a sentence for a picture without one."""
+    for result in results:
+        if not result.success:
+            print(f"{result.source}: no face found. A picture that is a crop of a face needs `--cropped`.")
+            continue
+        table = Table(title=f"{result.source}, face {result.face_id}", title_justify="left")
+        table.add_column("AU")
+        table.add_column("name")
+        table.add_column("score" if result.active else "intensity", justify="right")
+        if result.active:
+            table.add_column("active")
+        for label, value in result.scores.items():
+            active = ["yes" if result.active[label] else ""] if result.active else []
+            table.add_row(label, _meaning(label), f"{value:.3f}", *active)
+        _console().print(table)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error with rate and time left; nothing where nobody looks.
+
+    Args:
+        total (`int`): Files to do.
+
+    Yields:
+        `Callable`: To be told the files done so far, and the pictures read since the last call.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("Predicting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f} pictures/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, rate=0.0)
+        begin, seen = time.monotonic(), 0
+
+        def tick(done: int, pictures: int) -> None:
+            nonlocal seen
+            seen += pictures
+            bar.update(task, completed=done, rate=seen / max(time.monotonic() - begin, 1e-3))
+
+        yield tick
+
+
+def _console() -> Console:
+    return Console(width=110 if not sys.stdout.isatty() else None)
+
+
+def _meaning(name: str) -> str:
+    unit = ACTION_UNITS.get(name)
+    return unit.name if unit else ""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+__all__ = ["print_faces", "print_metrics", "progress"]
