@@ -124,7 +124,7 @@ def test_every_face_largest_first(detector, astronaut):
     assert len(faces) == 2
     assert faces[0].points[2][0] > 200 > faces[1].points[2][0]
     (largest,) = HaarDetector(min_size=150)(picture)
-    assert largest.box == faces[0].box
+    assert overlap(largest.box, faces[0].box) > 0.7
 
 
 def test_a_large_picture_has_its_face_in_the_same_place(detector, astronaut):
