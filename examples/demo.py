@@ -1,6 +1,6 @@
 """What `make demo` runs: train HiVA on rendered faces, test it on unseen people, reload it, and draw its answer.
 
-    python examples/demo.py --output demo_output --epochs 24
+    python examples/demo.py --output demo_output --epochs 30
 
 Each step is a command that a user would type; it is printed before it runs.
 """
@@ -68,7 +68,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for the model and the pictures; made anew.")] = Path(
         "demo_output"
     ),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 24,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 30,
 ):
     from skimage import data
 
@@ -77,7 +77,20 @@ def main(
     output.mkdir(parents=True)
     hiva, model = str(Path(sys.executable).with_name("hiva")), output / "model"
 
-    run(hiva, "train", "--output", str(model), "--epochs", str(epochs), "--batch-size", "32", "--workers", "0")
+    run(
+        hiva,
+        "train",
+        "--output",
+        str(model),
+        "--epochs",
+        str(epochs),
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "5e-4",
+        "--workers",
+        "0",
+    )
     crops = write_unseen_faces(model, output / "unseen")
     print("\nReloaded in a fresh process through AutoModel:", flush=True)
     run(sys.executable, "-c", RELOAD, str(model), *map(str, crops))
