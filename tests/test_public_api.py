@@ -76,7 +76,8 @@ def test_every_name_resolves(name):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match=r"'hiva_hf' has no attribute 'HiVA'\. It has ActionUnitDetector, HiVAConfig, .*hiva_small"):
+    names = "ActionUnitDetector, HiVAConfig, .*hiva_small"
+    with pytest.raises(AttributeError, match=rf"'hiva_hf' has no attribute 'HiVA'\. It has {names}"):
         _ = hiva_hf.HiVA
     assert not hasattr(hiva_hf, "HiVA")
 
