@@ -33,9 +33,8 @@ def main(
         pooled = (states * mask).sum(1) / mask.sum(1)
         tensors[au] = torch.nn.functional.normalize(pooled, dim=-1)
     metadata = {"encoder": name, "bank_id": content.bank_id, "content_hash": content.content_hash}
-    partial = out.with_suffix(".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(out)
+    with whole_file(out) as partial:
+        save_file(tensors, partial, metadata=metadata)
     print(f"{out}: {len(tensors)} action units, {tuple(tensors['AU1'].shape)} each, by {name}")
 
 

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from hiva_hf.faces.alignment import five_points, similarity_transform
 from hiva_hf.faces.landmarks import NUM_LANDMARKS, SIDE, VIEW, LandmarkNetwork, face_view
+from hiva_hf.files import whole_file
 
 # the number that each of the 68 points has in a mirror
 MIRROR = [
@@ -200,10 +201,8 @@ def main(
             compute_metrics=score,
         )
         trainer.train()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, partial)
-    partial.replace(output)
+    with whole_file(output) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, partial)
     print(f"Wrote {output}, {output.stat().st_size / 2**20:.2f} MB")
 
 

@@ -307,13 +307,10 @@ def _quiet() -> dict:
 
 
 def _write_text(path: Path, text: str, quiet: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    from .files import whole_file
+
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     if not quiet:
         typer.echo(f"Wrote {path}")
 
@@ -327,13 +324,20 @@ def _refuse_other_settings(file: Path, settings: dict) -> None:
         raise ValueError(f"`--resume` must repeat the options of the run it continues; changed: {options}.")
 
 
-def main() -> None:
-    """Run the command; a user's mistake is one sentence and exit code 2."""
+def _mistakes() -> tuple[type[Exception], ...]:
+    """What a user's mistake raises; looked up once there is one, for the import takes longer than `--help`."""
     from huggingface_hub.errors import StrictDataclassError
 
+    return ValueError, OSError, ImportError, StrictDataclassError
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one sentence and exit code 2."""
     try:
         app()
-    except (ValueError, OSError, ImportError, StrictDataclassError) as error:
+    except SystemExit:
+        raise
+    except _mistakes() as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
 

@@ -116,17 +116,11 @@ class ActionUnitDetector:
         Raises:
             FileNotFoundError, ValueError: If the file cannot be read as a picture.
         """
-        if isinstance(image, Image.Image):
-            return self.step([Picture(upright_rgb(image))])
-        return self.step([Picture(open_image(image), str(image))])
+        return self.step([as_picture(image)])
 
     def images(self, images: Iterable[Image.Image | str | Path]) -> Iterator[FaceResult]:
         """All faces of many pictures, in batches; arguments and errors as [`ActionUnitDetector.image`]."""
-        pictures = (
-            Picture(upright_rgb(image)) if isinstance(image, Image.Image) else Picture(open_image(image), str(image))
-            for image in images
-        )
-        for batch in batches(pictures, self.batch_size):
+        for batch in batches(map(as_picture, images), self.batch_size):
             yield from self.step(batch)
 
     def video(self, path: str | Path, **options) -> Iterator[FaceResult]:
@@ -140,9 +134,7 @@ class ActionUnitDetector:
             [`FaceResult`]; one with `success=False` for a frame without a face.
         """
         tracker = FaceTracker()
-        frames = read_video(path, **options)
-        pictures = (Picture(frame.image, str(path), frame.index, frame.timestamp) for frame in frames)
-        for batch in batches(pictures, self.batch_size):
+        for batch in batches(video_pictures(path, **options), self.batch_size):
             yield from self.step(batch, tracker)
 
     def step(self, pictures: Sequence[Picture], tracker: FaceTracker | None = None) -> list[FaceResult]:
@@ -209,6 +201,19 @@ class ActionUnitDetector:
         return pd.DataFrame(list(table_rows(results, self.labels, self.intensity, tidy)))
 
 
+def as_picture(image: Image.Image | str | Path) -> Picture:
+    """A picture that is given, or read from its file."""
+    if isinstance(image, Image.Image):
+        return Picture(upright_rgb(image))
+    return Picture(open_image(image), str(image))
+
+
+def video_pictures(path: str | Path, **options) -> Iterator[Picture]:
+    """The frames of a video; options as those of [`read_video`]."""
+    for frame in read_video(path, **options):
+        yield Picture(frame.image, str(path), frame.index, frame.timestamp)
+
+
 def batches(items: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
     """Lists of at most `size` pictures, in their order."""
     items = iter(items)
@@ -216,4 +221,4 @@ def batches(items: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
         yield batch
 
 
-__all__ = ["ActionUnitDetector", "Picture", "batches"]
+__all__ = ["ActionUnitDetector", "Picture", "as_picture", "batches", "video_pictures"]

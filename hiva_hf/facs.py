@@ -93,4 +93,10 @@ def au_label(au: str | int) -> str:
     return label
 
 
-__all__ = ["ACTION_UNITS", "BP4D_AUS", "DISFA_AUS", "ActionUnit", "au_label"]
+def au_meaning(label: str) -> str:
+    """Name of an action unit, such as `"lip corner puller"` for `"AU12"`; empty where the table does not have it."""
+    unit = ACTION_UNITS.get(label)
+    return unit.name if unit else ""
+
+
+__all__ = ["ACTION_UNITS", "BP4D_AUS", "DISFA_AUS", "ActionUnit", "au_label", "au_meaning"]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .facs import ACTION_UNITS
+from .facs import au_meaning
+from .files import whole_file
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 _ACTIVE, _INACTIVE, _BOX = "#D55E00", "#9AA5B1", "#0072B2"
@@ -71,7 +72,7 @@ def plot_prediction(
     bars.barh(positions, values, color=colours, height=0.72)
     if not intensity:
         bars.vlines(limits, positions - 0.45, positions + 0.45, color="black", linewidth=1.2)
-    bars.set_yticks(positions, [f"{name}  {_meaning(name)}" for name in names])
+    bars.set_yticks(positions, [f"{name}  {au_meaning(name)}" for name in names])
     bars.invert_yaxis()
     bars.set_xlim(0, 5.4 if intensity else 1.08)
     bars.set_xlabel("intensity, 0 to 5" if intensity else "probability (line: threshold; orange: at or above it)")
@@ -105,20 +106,9 @@ def save_figure(figure: Any, path: str | Path) -> Path:
         figure (`matplotlib.figure.Figure`): What to write.
         path (`str` or `Path`): A `.png`, `.jpg`, `.pdf` or `.svg` file; folders above it are made.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
+    with whole_file(path) as partial:
         figure.savefig(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def _meaning(name: str) -> str:
-    unit = ACTION_UNITS.get(name)
-    return unit.name if unit else ""
+    return Path(path)
 
 
 def _enlarge(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from .detector import ActionUnitDetector, Picture, batches
-from .faces import FaceTracker, read_video
+from .detector import ActionUnitDetector, Picture, as_picture, batches, video_pictures
+from .faces import FaceTracker
 from .faces.video import VIDEO_SUFFIXES
-from .image_processing_hiva import open_image
 from .results import FaceResult, ResultFile
 
 # told after every batch: the pictures, their rows, and how many sources are done
@@ -161,7 +160,7 @@ def _steps(sources: Sequence[Path], place: dict, batch_size: int, video: dict) -
             yield from _video_steps(sources[index], index, reached, batch_size, video)
             continue
         try:
-            waiting.append(Picture(open_image(sources[index]), str(sources[index])))
+            waiting.append(as_picture(sources[index]))
         except (OSError, ValueError) as error:
             yield _Step(index, error=error)
         if len(waiting) == batch_size:
@@ -177,8 +176,7 @@ def _video_steps(path: Path, index: int, place: dict | None, batch_size: int, vi
         tracker.restore(place["tracker"])
     damage: list[str] = []
     try:
-        frames = read_video(path, skip_frames=first, on_damage=damage.append, **video)
-        pictures = (Picture(frame.image, str(path), frame.index, frame.timestamp) for frame in frames)
+        pictures = video_pictures(path, skip_frames=first, on_damage=damage.append, **video)
         for batch in batches(pictures, batch_size):
             yield _Step(index, batch[-1].frame + 1, batch, tracker)
     except (OSError, ValueError) as error:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .files import whole_file
+
 FORMATS = (".csv", ".parquet", ".jsonl", ".json")
 
 
@@ -48,10 +50,9 @@ class FaceResult:
     crop: Image.Image | None = field(default=None, repr=False, compare=False)
     activation_maps: np.ndarray | None = field(default=None, repr=False, compare=False)
 
-    def to_json(self) -> str:
-        """`str`: Everything but the pictures, on one line."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("crop", "activation_maps")}
-        return json.dumps(kept, ensure_ascii=False)
+    def to_dict(self) -> dict:
+        """`dict`: Everything but the pictures, as JSON can hold it."""
+        return {name: value for name, value in vars(self).items() if name not in ("crop", "activation_maps")}
 
 
 def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool) -> dict:
@@ -169,13 +170,12 @@ class ResultFile:
             state (`dict`): Where the work stands after them; a later run finds it in `state`.
         """
         for result in results:
-            self._file.write(result.to_json().encode() + b"\n")
+            self._file.write(json.dumps(result.to_dict(), ensure_ascii=False).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         content = {"bytes": self._file.tell(), "state": state, "command": self.command}
-        partial = self.progress.with_name(f"{self.progress.name}.partial")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(self.progress)
+        with whole_file(self.progress) as partial:
+            partial.write_text(json.dumps(content), encoding="utf-8")
         self.state = state
 
     def rows(self) -> Iterator[FaceResult]:
@@ -187,9 +187,8 @@ class ResultFile:
     def finish(self) -> Path:
         """Write the file itself, put it in its place, and remove the hidden ones."""
         self._file.close()
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        getattr(self, f"_write_{self.path.suffix.removeprefix('.')}")(partial)
-        partial.replace(self.path)
+        with whole_file(self.path) as partial:
+            getattr(self, f"_write_{self.path.suffix.removeprefix('.')}")(partial)
         self.discard()
         return self.path
 
@@ -225,7 +224,7 @@ class ResultFile:
             file.write("[")
             for number, result in enumerate(self.rows()):
                 file.write(",\n" if number else "\n")
-                file.write(json.dumps(_without_nan(json.loads(result.to_json())), ensure_ascii=False))
+                file.write(json.dumps(_without_nan(result.to_dict()), ensure_ascii=False))
             file.write("\n]\n")
 
     def _write_parquet(self, path: Path) -> None:

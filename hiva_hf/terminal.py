@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .facs import ACTION_UNITS
+from .facs import au_meaning
 from .results import FaceResult
 
 _OCCURRENCE = {
@@ -37,7 +37,7 @@ def print_metrics(metrics: dict[str, float], names: Sequence[str], title: str) -
     for heading in columns.values():
         table.add_column(heading, justify="right")
     for name in names:
-        table.add_row(name, _meaning(name), *(_number(metrics.get(f"{key}_{name}")) for key in columns))
+        table.add_row(name, au_meaning(name), *(_number(metrics.get(f"{key}_{name}")) for key in columns))
     table.add_section()
     table.add_row("mean", "", *(_number(metrics.get(f"mean_{key}")) for key in columns))
     _console().print(table)
@@ -57,7 +57,7 @@ def print_faces(results: Sequence[FaceResult]) -> None:
             table.add_column("active")
         for label, value in result.scores.items():
             active = ["yes" if result.active[label] else ""] if result.active else []
-            table.add_row(label, _meaning(label), f"{value:.3f}", *active)
+            table.add_row(label, au_meaning(label), f"{value:.3f}", *active)
         _console().print(table)
 
 
@@ -93,11 +93,6 @@ def progress(total: int) -> Iterator[Callable[[int, int], None]]:
 
 def _console() -> Console:
     return Console(width=110 if not sys.stdout.isatty() else None)
-
-
-def _meaning(name: str) -> str:
-    unit = ACTION_UNITS.get(name)
-    return unit.name if unit else ""
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Frames of a video or a webcam with their true times, one in memory at a time (extra `faces`)."""
+"""Frames of a video with their true times, one in memory at a time (extra `faces`)."""
 
 import warnings
 from collections.abc import Callable, Iterator
