@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
 from hiva_hf.descriptions import DEFAULT_BANK, DEFAULT_EMBEDS, load_bank
+from hiva_hf.files import whole_file
 
 
 @torch.no_grad()
