@@ -255,7 +255,9 @@ def predict(
         def on_batch(pictures, results, done: int) -> None:
             shown.extend(results[: _MOST_TABLES + 1 - len(shown)])
             if plot is not None:
-                drawn.extend(_draw(pictures, results, plot, len(drawn), len(sources) == 1, detector, threshold))
+                drawn.extend(
+                    _draw(pictures, results, plot, len(drawn), len(sources) == 1, detector, threshold, cropped)
+                )
             tick(done, len(pictures))
 
         report = predict_sources(
@@ -272,7 +274,7 @@ def predict(
         raise typer.Exit(3)
 
 
-def _draw(pictures, results, plot: Path, number: int, alone: bool, detector, threshold) -> list[Path]:
+def _draw(pictures, results, plot: Path, number: int, alone: bool, detector, threshold, cropped: bool) -> list[Path]:
     """One overlay a face of the pictures, videos left out."""
     from .plotting import plot_prediction, save_figure
     from .prediction import is_video
@@ -285,7 +287,13 @@ def _draw(pictures, results, plot: Path, number: int, alone: bool, detector, thr
         target = plot if single else plot / f"{count:04d}-{Path(r.source).stem}.png"
         limits = dict.fromkeys(r.scores, threshold) if threshold is not None else detector.processor.thresholds
         figure = plot_prediction(
-            images[r.source], r.scores, r.crop, r.activation_maps, r.box, limits, intensity=detector.intensity
+            images[r.source],
+            r.scores,
+            r.crop,
+            r.activation_maps,
+            None if cropped else r.box,
+            limits,
+            intensity=detector.intensity,
         )
         paths.append(save_figure(figure, target))
     return paths
