@@ -24,7 +24,7 @@ TRAVELLING = (
     "processing_hiva",
 )
 LIBRARIES = {"torch", "numpy", "PIL", "transformers", "huggingface_hub"}
-LATE = {"matplotlib", "cv2", "peft", "av"}
+LATE = {"matplotlib", "cv2", "peft", "av", "mediapipe", "facenet_pytorch"}
 WITHOUT_MODELING = ("facs", "metrics", "data", "descriptions", "faces")
 LONGEST = 400
 FILES = sorted(ROOT.rglob("*.py"))

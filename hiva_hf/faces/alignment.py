@@ -5,7 +5,8 @@ crop (JAA-Net, ECCV 2018: level eyes, a square 2.9 times the extent of these poi
 shows the same part of the face; a template keeps its scale when the mouth opens, which a measured extent does not.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from PIL import Image
@@ -29,6 +30,32 @@ class FaceTemplate:
     def points(self) -> np.ndarray:
         """`np.ndarray` of shape (5, 2)."""
         return np.array([self.left_eye, self.right_eye, self.nose, self.left_mouth, self.right_mouth])
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """`dict`: As an image processor's `face_template` holds it."""
+        return {name: list(place) for name, place in asdict(self).items()}
+
+    @classmethod
+    def of(cls, image_processor) -> "FaceTemplate":
+        """The template that a checkpoint was trained with.
+
+        Args:
+            image_processor (`BaseImageProcessor`): Its `face_template` is read; without one it is the default.
+
+        Raises:
+            ValueError: If that names other points than the five, or a place is not a pair of finite numbers.
+        """
+        stored = getattr(image_processor, "face_template", None)
+        if stored is None:
+            return cls()
+        names = list(asdict(cls()))
+        good = isinstance(stored, Mapping) and sorted(stored) == sorted(names)
+        if not good or not all(np.shape(place) == (2,) and np.isfinite(place).all() for place in stored.values()):
+            raise ValueError(
+                f"`face_template` must give x and y, as fractions of the crop's side, of {', '.join(names)}; got "
+                f"{stored}."
+            )
+        return cls(**{name: (float(x), float(y)) for name, (x, y) in stored.items()})
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:

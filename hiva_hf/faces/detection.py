@@ -10,8 +10,8 @@ from .alignment import FaceTemplate, box_to_points, five_points, similarity_tran
 from .landmarks import LandmarkLocator
 
 # a larger picture is searched at this length of its longer side: faces worth reading are larger than that blurs
-_SEARCH_SIDE = 1600
-_SMALLEST = 24
+SEARCH_SIDE = 1600
+SMALLEST = 24
 
 
 @dataclass
@@ -104,7 +104,7 @@ class HaarDetector:
         ValueError: If the installed OpenCV carries no cascade, as its version 5 does not.
     """
 
-    def __init__(self, min_size: int = _SMALLEST, min_score: float = 0.5, locator: LandmarkLocator | None = None):
+    def __init__(self, min_size: int = SMALLEST, min_score: float = 0.5, locator: LandmarkLocator | None = None):
         self._cv2 = import_cv2()
         folder = getattr(getattr(self._cv2, "data", None), "haarcascades", "")
         self._cascade = self._cv2.CascadeClassifier(f"{folder}haarcascade_frontalface_default.xml")
@@ -113,16 +113,16 @@ class HaarDetector:
                 f"OpenCV must carry Haar cascades; {self._cv2.__version__} has none. Install "
                 "'opencv-python-headless>=4.8,<5', or choose another detector."
             )
-        self.min_size, self.min_score = max(min_size, _SMALLEST), min_score
+        self.min_size, self.min_score = max(min_size, SMALLEST), min_score
         self.locator = locator or LandmarkLocator()
 
     def __call__(self, image: Image.Image) -> list[Face]:
         """Find the faces of an upright RGB picture, largest first."""
-        scale = min(1.0, _SEARCH_SIDE / max(image.size))
+        scale = min(1.0, SEARCH_SIDE / max(image.size))
         grey = image.convert("L")
         if scale < 1:
             grey = grey.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BOX)
-        smallest = max(_SMALLEST, round(self.min_size * scale))
+        smallest = max(SMALLEST, round(self.min_size * scale))
         if min(grey.size) < smallest:
             return []
         found = self._cascade.detectMultiScale(
