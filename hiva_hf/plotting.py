@@ -11,10 +11,12 @@ from .facs import au_meaning
 from .files import whole_file
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
-_ACTIVE, _INACTIVE, _BOX = "#D55E00", "#9AA5B1", "#0072B2"
+ACTIVE, INACTIVE, BOX = "#D55E00", "#9AA5B1", "#0072B2"
+PALETTE = (BOX, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", ACTIVE, "#F0E442")
 
 
-def _pyplot() -> Any:
+def figure_class() -> Any:
+    """The class `Figure` of matplotlib, or an error that names the extra."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -25,7 +27,7 @@ def _pyplot() -> Any:
 def plot_prediction(
     image: Image.Image,
     scores: dict[str, float],
-    crop: Image.Image,
+    crop: Image.Image | None = None,
     maps: np.ndarray | None = None,
     box: Sequence[float] | None = None,
     thresholds: dict[str, float] | None = None,
@@ -38,7 +40,7 @@ def plot_prediction(
     Args:
         image (`PIL.Image.Image`): The whole picture.
         scores (`dict[str, float]`): Probability by AU, as `processor.post_process` gives it.
-        crop (`PIL.Image.Image`): The face as the model saw it.
+        crop (`PIL.Image.Image`, *optional*): The face as the model saw it; needed with `maps`.
         maps (`np.ndarray` of shape `(num_labels, rows, columns)`, *optional*): `activation_maps` of this face.
         box (`Sequence[float]`, *optional*): x0, y0, x1, y1 of the face in pixels of `image`.
         thresholds (`dict[str, float]`, *optional*): Probability from which an AU counts as active; 0.5 where not given.
@@ -51,11 +53,11 @@ def plot_prediction(
     """
     names = list(scores)
     values = np.array([scores[name] for name in names])
-    limits = np.array([(thresholds or {}).get(name, 2.0 if intensity else 0.5) for name in names])
-    maps = np.empty(0) if maps is None else maps
+    limits = limits_of(names, thresholds, intensity)
+    maps = np.empty(0) if maps is None or crop is None else maps
     shown = list(np.argsort(-values)[:map_count]) if maps.size else []
 
-    figure = _pyplot()(figsize=(11, 4.6 if not shown else 7.4), layout="constrained", dpi=130)
+    figure = figure_class()(figsize=(11, 4.6 if not shown else 7.4), layout="constrained", dpi=130)
     outer = figure.add_gridspec(2 if shown else 1, 1, height_ratios=[1.55, 1] if shown else [1])
     top = outer[0].subgridspec(1, 2, width_ratios=[1, 1.5])
 
@@ -64,11 +66,11 @@ def plot_prediction(
     picture.set_axis_off()
     if box is not None:
         x0, y0, x1, y1 = box
-        picture.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=_BOX, linewidth=2.5)
+        picture.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=BOX, linewidth=2.5)
 
     bars = figure.add_subplot(top[1])
     positions = np.arange(len(names))
-    colours = [_ACTIVE if value >= limit else _INACTIVE for value, limit in zip(values, limits, strict=True)]
+    colours = [ACTIVE if value >= limit else INACTIVE for value, limit in zip(values, limits, strict=True)]
     bars.barh(positions, values, color=colours, height=0.72)
     if not intensity:
         bars.vlines(limits, positions - 0.45, positions + 0.45, color="black", linewidth=1.2)
@@ -80,7 +82,7 @@ def plot_prediction(
         bars.text(value + (0.05 if intensity else 0.01), position, f"{value:.2f}", va="center", fontsize=9)
     bars.spines[["top", "right"]].set_visible(False)
 
-    if shown:
+    if shown and crop is not None:
         row = outer[1].subgridspec(1, len(shown) + 1)
         face = figure.add_subplot(row[0])
         face.imshow(crop)
@@ -90,7 +92,7 @@ def plot_prediction(
             axes = figure.add_subplot(row[column])
             axes.imshow(crop.convert("L"), cmap="gray")
             axes.imshow(
-                _enlarge(maps[index], crop.size), cmap="cividis", alpha=0.6, extent=(0, crop.width, crop.height, 0)
+                enlarge(maps[index], crop.size), cmap="cividis", alpha=0.6, extent=(0, crop.width, crop.height, 0)
             )
             axes.set_title(f"{names[index]}: attention of its descriptions", fontsize=9)
             axes.set_axis_off()
@@ -111,7 +113,18 @@ def save_figure(figure: Any, path: str | Path) -> Path:
     return Path(path)
 
 
-def _enlarge(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def limits_of(labels: Sequence[str], thresholds: dict[str, float] | None, intensity: bool) -> np.ndarray:
+    """From what each AU counts as active: its threshold; where none is given 0.5, or DISFA's 2 of an intensity."""
+    return np.array([(thresholds or {}).get(label, 2.0 if intensity else 0.5) for label in labels])
+
+
+def au_title(label: str) -> str:
+    """An action unit as a picture names it, such as `"AU12 lip corner puller"`."""
+    return f"{label} {au_meaning(label)}".rstrip()
+
+
+def enlarge(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map, smoothly brought to width and height `size`."""
     return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
 
 
