@@ -68,6 +68,9 @@ class HiVAConfig(PreTrainedConfig):
         label_weights (`list[float]`, *optional*): One loss weight an AU, from the training part.
         alignment_loss_weight (`float`, defaults to 0.0):
             Weight of the term that pulls the visual and textual embedding of an AU together.
+        calibration_temperatures (`list[float]`, *optional*):
+            What the logit of each AU is divided by, so that its sigmoid is a probability; see [`fit_calibration`].
+        calibration_biases (`list[float]`, *optional*): What is added to each of them then.
 
     Raises:
         StrictDataclassError: If a field breaks its rule; the message names field, rule, value and cure.
@@ -137,6 +140,8 @@ class HiVAConfig(PreTrainedConfig):
     occurrence_loss: Literal["weighted_asymmetric", "binary_cross_entropy"] = "weighted_asymmetric"
     label_weights: list[int | float] | None = None
     alignment_loss_weight: int | float = 0.0
+    calibration_temperatures: list[int | float] | None = None
+    calibration_biases: list[int | float] | None = None
 
     def __post_init__(self, **kwargs):
         if self.id2label is None and kwargs.get("num_labels") is None:
@@ -273,6 +278,23 @@ class HiVAConfig(PreTrainedConfig):
                 "`problem_type` must be 'multi_label_classification' (occurrence) or 'regression' (intensity); "
                 f"got {self.problem_type!r}. Action units are not exclusive classes."
             )
+
+    def validate_calibration(self):
+        """A positive temperature and a bias for each action unit of an occurrence model."""
+        for name in ("calibration_temperatures", "calibration_biases"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if self.problem_type == "regression":
+                raise ValueError(f"`{name}` must be None where `problem_type='regression'`; got {values}.")
+            if self.id2label is not None and len(values) != len(self.id2label):
+                raise ValueError(
+                    f"`{name}` must have {len(self.id2label)} entries to match `id2label`; got {len(values)}."
+                )
+            lowest = 0 if name == "calibration_temperatures" else -math.inf
+            wrong = [value for value in values if not lowest < value < math.inf]
+            if wrong:
+                raise ValueError(f"`{name}` must be finite{' and positive' if lowest == 0 else ''}; got {wrong[0]}.")
 
     def validate_elements(self):
         """The switches of the five elements fit together."""

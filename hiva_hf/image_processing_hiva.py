@@ -103,6 +103,7 @@ class _AnyPicture:
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
+    face_template = None
     _auto_class = "AutoImageProcessor"
 
     def to_dict(self):
@@ -148,6 +149,9 @@ class HiVAImageProcessorPil(_AnyPicture, PilBackend):
         resample (`PILImageResampling`, defaults to `BICUBIC`): Filter of the resize.
         image_mean, image_std (`list[float]`, defaults to those of ImageNet): Of each channel, on the scale [0, 1].
         do_resize, do_rescale, do_normalize, do_convert_rgb (`bool`, defaults to `True`): Which steps to take.
+        face_template (`dict[str, list[float]]`, *optional*):
+            Where eyes, nose and mouth corners lie in the crops of training, see [`FaceTemplate`]. Read
+            by what finds and aligns faces; pictures given to the processor are taken as aligned already.
 
     Raises:
         FileNotFoundError, ValueError: If a path is no picture.

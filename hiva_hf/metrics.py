@@ -44,7 +44,7 @@ def au_metrics(
 
     result: dict[str, float] = {}
     for column, name in enumerate(names):
-        coded = _coded(labels[:, column])
+        coded = is_coded(labels[:, column])
         truth, score = labels[coded, column].astype(int), scores[coded, column]
         row = dict.fromkeys(("f1", "auc", "accuracy", "base_rate", "always_positive_f1"), float("nan"))
         if coded.any():
@@ -78,7 +78,7 @@ def intensity_metrics(labels: np.ndarray, values: np.ndarray, names: Sequence[st
     labels, values, names = _columns(labels, values, names)
     result: dict[str, float] = {}
     for column, name in enumerate(names):
-        coded = _coded(labels[:, column])
+        coded = is_coded(labels[:, column])
         truth, value = labels[coded, column], values[coded, column]
         row = dict.fromkeys(("icc", "pcc", "mae", "mse", "mean_intensity"), float("nan"))
         if coded.any():
@@ -119,7 +119,8 @@ def _columns(labels, values, names) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return labels, values, names
 
 
-def _coded(column: np.ndarray) -> np.ndarray:
+def is_coded(column: np.ndarray) -> np.ndarray:
+    """Which labels of a column are there: neither `-100` nor NaN."""
     return (column != MISSING_LABEL) & ~np.isnan(column)
 
 

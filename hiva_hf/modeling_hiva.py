@@ -311,6 +311,21 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
             return masked_mean_squared_error(logits, labels, weights)
         return OCCURRENCE_LOSSES[self.config.occurrence_loss](logits, labels, weights)
 
+    def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits whose sigmoid is a probability, as [`fit_calibration`] found on validation subjects.
+
+        Args:
+            logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Of the head. Intensities are cut to 0-5 outside
+                of training.
+        """
+        if self.config.problem_type == "regression":
+            return logits if self.training else logits.clamp(0, 5)
+        if self.config.calibration_temperatures is not None:
+            logits = logits / logits.new_tensor(self.config.calibration_temperatures)
+        if self.config.calibration_biases is not None:
+            logits = logits + logits.new_tensor(self.config.calibration_biases)
+        return logits
+
     @can_return_tuple
     def forward(
         self,
@@ -341,7 +356,7 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
             ValueError: If the shape of `labels` is not that of the logits.
         """
         outputs = self.hiva(pixel_values, input_ids, attention_mask, text_embeds, **{**kwargs, "return_dict": True})
-        logits = self.classifier(outputs.au_embeds, outputs.au_text_embeds, outputs.text_embeds)
+        logits = self.calibrate(self.classifier(outputs.au_embeds, outputs.au_text_embeds, outputs.text_embeds))
         loss = None
         if labels is not None:
             loss = self.compute_loss(logits, labels)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
@@ -219,15 +220,20 @@ class HiVAProcessor(ProcessorMixin):
                 f"{', '.join(labels) or 'no action unit'}; got {tuple(logits.shape)}."
             )
         chosen = self._thresholds(thresholds, labels)
-        scores = logits.detach().float()
-        scores = scores.clamp(0, 5) if self.problem_type == "regression" else scores.sigmoid()
+        scores = logits.detach().float().cpu().numpy()
+        if self.problem_type == "regression":
+            scores = scores.clip(0, 5)
+        else:
+            # written as in the pipelines of transformers, which give the same answer to the last digit
+            with np.errstate(over="ignore"):
+                scores = 1.0 / (1.0 + np.exp(-scores))
         return [
             {
                 label: score
                 for label, score in zip(labels, row, strict=True)
                 if not active_only or score >= chosen[label]
             }
-            for row in scores.cpu().tolist()
+            for row in scores.tolist()
         ]
 
     def _thresholds(self, thresholds, labels: list[str]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_torch_bf16_gpu_available
 
 from .data import FaceAugmentation, FaceTransform
+from .faces import FaceTemplate
 from .loss_hiva import MISSING_LABEL
 from .metrics import make_compute_metrics
 from .processing_hiva import HiVAProcessor
@@ -119,6 +120,8 @@ def build_trainer(
         # torch's fused attention goes backward in bfloat16 many times slower than plain attention on a CPU
         model.set_attn_implementation("eager")
     image_processor = processor.image_processor
+    # how faces were aligned goes with the checkpoint
+    image_processor.face_template = FaceTemplate.of(image_processor).to_dict()
     train = FaceTransform(image_processor, augmentation or FaceAugmentation())
     evaluate = FaceTransform(image_processor)
     return Trainer(
@@ -162,9 +165,20 @@ def evaluate_detector(trainer: Trainer, dataset: Dataset) -> dict[str, float]:
         trainer (`Trainer`): From [`build_trainer`].
         dataset (`Dataset`): With `image` and `labels`.
     """
-    transform = FaceTransform(cast(BaseImageProcessor, trainer.processing_class))
-    metrics = trainer.predict(dataset.with_transform(transform), metric_key_prefix="test").metrics or {}
+    metrics = _predict(trainer, dataset).metrics or {}
     return {key.removeprefix("test_"): value for key, value in metrics.items()}
+
+
+def predict_logits(trainer: Trainer, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels, both of shape `(num_frames, num_labels)`; arguments as [`evaluate_detector`]."""
+    predicted = _predict(trainer, dataset)
+    logits = predicted.predictions[0] if isinstance(predicted.predictions, tuple) else predicted.predictions
+    return np.asarray(logits), np.asarray(predicted.label_ids)
+
+
+def _predict(trainer: Trainer, dataset: Dataset):
+    transform = FaceTransform(cast(BaseImageProcessor, trainer.processing_class))
+    return trainer.predict(dataset.with_transform(transform), metric_key_prefix="test")
 
 
 def without_nan(metrics: dict[str, float]) -> dict[str, float | None]:
@@ -208,6 +222,7 @@ __all__ = [
     "evaluate_detector",
     "label_weights",
     "last_checkpoint",
+    "predict_logits",
     "save_detector",
     "training_arguments",
     "without_nan",

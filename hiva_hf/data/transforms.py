@@ -17,7 +17,7 @@ class FaceTransform:
     Args:
         image_processor (`BaseImageProcessor`): Its `size` is the side of the crop.
         augmentation (`FaceAugmentation`, *optional*): Given for training only.
-        template (`FaceTemplate`, *optional*): Where the points go.
+        template (`FaceTemplate`, *optional*): Where the points go; by default as `image_processor` says.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class FaceTransform:
     ):
         self.image_processor = image_processor
         self.augmentation = augmentation
-        self.target = (template or FaceTemplate()).points
+        self.target = (template or FaceTemplate.of(image_processor)).points
 
     def crop(self, image, landmarks, rng: np.random.Generator | None):
         """One aligned, augmented crop as an RGB `PIL.Image.Image`."""
