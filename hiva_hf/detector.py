@@ -1,5 +1,6 @@
 """Pictures and videos in, the action units of every face out."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from .checkpoint import load_detector
-from .faces import FaceDetector, FaceTracker, HaarDetector, crop_face, read_video
+from .faces import FaceDetector, FaceTemplate, FaceTracker, HaarDetector, crop_face, read_video
 from .image_processing_hiva import open_image, upright_rgb
 from .modeling_hiva import HiVAForImageClassification
 from .processing_hiva import HiVAProcessor
@@ -89,6 +90,7 @@ class ActionUnitDetector:
         except RuntimeError as error:
             raise ValueError(f"`device` must be one that torch has here; got {device!r}. {error}") from None
         self.processor = processor
+        self.template = FaceTemplate.of(processor.image_processor)
         self.faces: FaceDetector = faces or HaarDetector()
         self.batch_size, self.largest_only = batch_size, largest_only
         self.thresholds = thresholds
@@ -103,6 +105,13 @@ class ActionUnitDetector:
     def intensity(self) -> bool:
         """`bool`: Whether scores are intensities 0-5 and not probabilities."""
         return self.model.config.problem_type == "regression"
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """`dict[str, float]`: By AU the probability from which it counts as active; empty where 0.5 is for all."""
+        if self.thresholds is not None:
+            return dict.fromkeys(self.labels, self.thresholds)
+        return dict(self.processor.thresholds or {})
 
     def image(self, image: Image.Image | str | Path) -> list[FaceResult]:
         """All faces of one picture, largest first.
@@ -162,7 +171,7 @@ class ActionUnitDetector:
             for number, face in sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0]):
                 points = [] if face.points is None else np.asarray(face.points).ravel().tolist()
                 results.append(FaceResult(*place, number, True, face.score, list(face.box), points))
-                crops.append(crop_face(picture.image, face, size))
+                crops.append(crop_face(picture.image, face, size, self.template))
         found = [result for result in results if result.success]
         for start in range(0, len(found), self.batch_size):
             chunk = slice(start, start + self.batch_size)
@@ -173,7 +182,11 @@ class ActionUnitDetector:
     def _read(self, results: Sequence[FaceResult], crops: Sequence[Image.Image]) -> None:
         inputs = self.processor.image_processor(list(crops), do_resize=False, return_tensors="pt")
         pixel_values = inputs["pixel_values"].to(self.model.device, self.model.dtype)
-        outputs = self.model(pixel_values, output_activation_maps=self.activation_maps)
+        outputs = self.model(pixel_values)
+        maps = None
+        if self.activation_maps:
+            # a pass of its own: the attention that can be shown rounds otherwise, and a score must not depend on that
+            maps = self.model(pixel_values, output_activation_maps=True).activation_maps.float().cpu().numpy()
         rows = self.processor.post_process(outputs, labels=self.labels)
         if self.intensity:
             active: list[dict[str, bool]] = [{} for _ in rows]
@@ -182,9 +195,8 @@ class ActionUnitDetector:
             active = [{label: label in above for label in self.labels} for above in kept]
         for index, result in enumerate(results):
             result.scores, result.active = rows[index], active[index]
-            if outputs.activation_maps is not None:
-                result.crop = crops[index]
-                result.activation_maps = outputs.activation_maps[index].float().cpu().numpy()
+            if maps is not None:
+                result.crop, result.activation_maps = crops[index], maps[index]
 
     def to_dataframe(self, results: Iterable[FaceResult], tidy: bool = False):
         """A pandas table, one row a face or, `tidy`, one row a face and action unit.
@@ -205,13 +217,18 @@ def as_picture(image: Image.Image | str | Path) -> Picture:
     """A picture that is given, or read from its file."""
     if isinstance(image, Image.Image):
         return Picture(upright_rgb(image))
-    return Picture(open_image(image), str(image))
+    return Picture(open_image(image), source_name(image))
+
+
+def source_name(path: str | Path) -> str:
+    """A path as results tell it: bytes of its name that are no UTF-8 are escaped, for a table could not hold them."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def video_pictures(path: str | Path, **options) -> Iterator[Picture]:
     """The frames of a video; options as those of [`read_video`]."""
     for frame in read_video(path, **options):
-        yield Picture(frame.image, str(path), frame.index, frame.timestamp)
+        yield Picture(frame.image, source_name(path), frame.index, frame.timestamp)
 
 
 def batches(items: Iterable[Picture], size: int) -> Iterator[list[Picture]]:

@@ -12,6 +12,9 @@ from .faces import FaceTracker
 from .faces.video import VIDEO_SUFFIXES
 from .results import FaceResult, ResultFile
 
+# Pillow only writes these, or reads them with the help of another program: no photographs that lie in a folder
+_NO_PICTURES = frozenset((".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".palm", ".pdf", ".ps", ".wmf"))
+
 # told after every batch: the pictures, their rows, and how many sources are done
 OnBatch = Callable[[Sequence[Picture], Sequence[FaceResult], int], None]
 
@@ -30,7 +33,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         FileNotFoundError: If a path does not exist, or a folder holds neither picture nor video.
     """
-    suffixes = VIDEO_SUFFIXES | {suffix.lower() for suffix in Image.registered_extensions()}
+    suffixes = VIDEO_SUFFIXES | {suffix.lower() for suffix in Image.registered_extensions()} - _NO_PICTURES
     sources: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -50,7 +53,8 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
         return
     seen.add(folder.resolve())
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir():
+        # `entry.is_dir()` raises for a link to itself
+        if os.path.isdir(entry):
             yield from _walk(Path(entry.path), seen)
         elif not entry.name.startswith("."):
             yield Path(entry.path)
@@ -83,6 +87,7 @@ def predict_sources(
     *,
     strict: bool = False,
     on_batch: OnBatch | None = None,
+    before_finish: Callable[[ResultFile], object] | None = None,
     **video,
 ) -> PredictionReport:
     """Read pictures and videos, in their order, and write a row a face.
@@ -97,6 +102,8 @@ def predict_sources(
         strict (`bool`, defaults to `False`): Stop at the first source that cannot be read; by default it is left out
             and reported.
         on_batch (`Callable`, *optional*): Told the pictures, rows and number of sources done after every batch.
+        before_finish (`Callable`, *optional*): Given `out` when all its rows are there and it is not yet in its place,
+            so that what is drawn from them is drawn again after an interruption.
         video: `every`, `start` and `end` of [`read_video`].
 
     Returns:
@@ -113,6 +120,8 @@ def predict_sources(
             out.discard()
         raise
     if out is not None:
+        if before_finish is not None:
+            before_finish(out)
         out.finish()
     return report
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,14 +170,25 @@ class ResultFile:
             results (`Iterable[FaceResult]`): The rows.
             state (`dict`): Where the work stands after them; a later run finds it in `state`.
         """
-        for result in results:
-            self._file.write(json.dumps(result.to_dict(), ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        content = {"bytes": self._file.tell(), "state": state, "command": self.command}
-        with whole_file(self.progress) as partial:
-            partial.write_text(json.dumps(content), encoding="utf-8")
+        with self._writing():
+            for result in results:
+                self._file.write(json.dumps(result.to_dict(), ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            content = {"bytes": self._file.tell(), "state": state, "command": self.command}
+            with whole_file(self.progress) as partial:
+                partial.write_text(json.dumps(content), encoding="utf-8")
         self.state = state
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"`out` must be writable; {self.path}: {error.strerror or error}. Make room and repeat the command; it "
+                "goes on where it stopped."
+            ) from None
 
     def rows(self) -> Iterator[FaceResult]:
         """The rows so far, one in memory at a time."""
@@ -186,15 +198,17 @@ class ResultFile:
 
     def finish(self) -> Path:
         """Write the file itself, put it in its place, and remove the hidden ones."""
-        self._file.close()
-        with whole_file(self.path) as partial:
+        with self._writing(), whole_file(self.path) as partial:
+            self._file.close()
             getattr(self, f"_write_{self.path.suffix.removeprefix('.')}")(partial)
         self.discard()
         return self.path
 
     def discard(self) -> None:
         """Remove the hidden files; the file itself stays as it was."""
-        self._file.close()
+        # a full disk does not take what is still in the buffer
+        with suppress(OSError):
+            self._file.close()
         self.progress.unlink(missing_ok=True)
         self.spool.unlink(missing_ok=True)
 

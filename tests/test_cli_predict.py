@@ -10,6 +10,9 @@ import pytest
 from command import LABELS, fails_with, files, strict_json
 from PIL import Image
 
+from hiva_hf.data import load_rendered
+from hiva_hf.faces import read_video
+
 
 def test_crops_are_predicted_to_json_and_drawn(hiva, place, trained, crops):
     result = hiva("predict", *crops, "-c", trained.folder, "--cropped", "--out", "new/scores.json", "--plot", "plots")
@@ -150,3 +153,41 @@ def test_intensity_is_trained_and_predicted(hiva, place, data, crops):
         (row,) = csv.DictReader(file)
     assert [name for name in row if name.startswith("AU")] == ["AU12_r", "AU04_r"]
     assert 0 <= float(row["AU12_r"]) <= 5
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Twelve frames of a rendered face."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "face.mkv"
+    face = load_rendered()[0]["image"].convert("RGB")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
+        for _ in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_image(face)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_video_becomes_a_timeline_a_summary_and_a_video(hiva, place, trained, video):
+    drawings = ("--plot", "line.png", "--summary", "sum.png", "--video-out", "seen.mp4")
+    result = hiva("predict", video, "-c", trained.folder, "--cropped", *drawings, "--every", 2)
+    assert result.code == 0, result.err
+    assert set(files(place)) == {"face.mkv", "line.png", "sum.png", "seen.mp4"}
+    assert [frame.timestamp for frame in read_video("seen.mp4")] == pytest.approx(
+        [n * 0.08 for n in range(6)], abs=1e-3
+    )
+    for name in ("line.png", "sum.png"):
+        with Image.open(name) as image:
+            assert image.width > 900
+
+
+def test_a_video_out_needs_one_video(hiva, place, trained, crops):
+    result = hiva("predict", crops[0], "-c", trained.folder, "--cropped", "--video-out", "seen.mp4")
+    fails_with(result, "`--video-out`", "0 videos")
+    assert not files(place)
+
+
+def test_an_unknown_detector_is_named(hiva, place, trained, crops):
+    fails_with(hiva("predict", crops[0], "-c", trained.folder, "--detector", "magic"), "magic", "haar")

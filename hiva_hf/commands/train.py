@@ -1,0 +1,144 @@
+"""`hiva train`."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import Data, names, quiet, write_text
+
+
+class Preset(StrEnum):
+    """Names of the presets."""
+
+    small = "small"
+    small_text = "small-text"
+
+
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
+    data: Data = None,
+    preset: Annotated[Preset, typer.Option(help="Which model to begin with.")] = Preset.small,
+    aus: Annotated[str, typer.Option(help="Action units, such as '1,2,4'; by default the 12 of BP4D.")] = "",
+    intensity: Annotated[bool, typer.Option("--intensity", help="Learn intensity 0-5 in place of occurrence.")] = False,
+    bank: Annotated[
+        Path | None, typer.Option(help="Description bank of your own, a JSON file; for a preset with a text tower.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Faces a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the augmentation.")] = 0,
+    test_subjects: Annotated[
+        str, typer.Option(help="Subjects to test on, such as 'S020,S021'; default: a quarter.")
+    ] = "",
+    validation: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the other subjects that choose the best epoch.")
+    ] = 0.15,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare pictures.")] = 2,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Mixed precision; faster where the machine has bfloat16.")
+    ] = False,
+    strong_augmentation: Annotated[
+        bool, typer.Option("--strong-augmentation", help="Vary faces more; for thousands of faces and long runs.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+):
+    """Train a detector on faces, keep its best epoch on validation subjects, and test it on unseen subjects."""
+    from transformers import set_seed
+
+    from ..calibration import calibrate_detector
+    from ..data import FaceAugmentation, load_rendered, subject_split
+    from ..descriptions import load_bank
+    from ..facs import BP4D_AUS, au_label
+    from ..presets import PRESETS
+    from ..terminal import print_metrics
+    from ..training import (
+        build_trainer,
+        evaluate_detector,
+        last_checkpoint,
+        save_detector,
+        training_arguments,
+        without_nan,
+    )
+
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"`--output` must be a folder; {output} is a file.")
+    state = output.with_name(f"{output.name}-checkpoints")
+    checkpoint = last_checkpoint(state) if resume else None
+    held = output.exists() and any(output.iterdir())
+    if not resume and (state.exists() or held):
+        raise ValueError(
+            f"`--output` must be new; {output} holds a run already. Add `--resume`, or choose another folder."
+        )
+    if resume and checkpoint is None and held:
+        raise ValueError(
+            f"`--resume` needs a checkpoint in {state}; there is none, and {output} is not empty. "
+            "Choose another folder for a new run."
+        )
+
+    labels = [au_label(name) for name in names(aus)] or BP4D_AUS
+    problem_type = "regression" if intensity else "multi_label_classification"
+    options: dict = {"problem_type": problem_type}
+    if bank is not None:
+        if preset != Preset.small_text:
+            raise ValueError(
+                "`--bank` needs `--preset small-text`: the small preset holds stored embeddings, no texts."
+            )
+        options["bank"] = load_bank(bank)
+    dataset = load_rendered(data, aus=labels, intensity=intensity)
+    settings = {
+        "data": None if data is None else str(data.resolve()),
+        "preset": preset.value,
+        "aus": list(labels),
+        "intensity": intensity,
+        "bank": None if bank is None else str(bank),
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "test_subjects": names(test_subjects),
+        "validation": validation,
+        "bf16": bf16,
+        "strong_augmentation": strong_augmentation,
+    }
+    _refuse_other_settings(state / "run.json", settings)
+    splits = subject_split(dataset, validation=validation, test=names(test_subjects) or 0.25, seed=seed)
+    parts = {name: sorted(set(part["subject_id"])) for name, part in splits.items()}
+    typer.echo(", ".join(f"{name}: {len(splits[name])} faces of {len(parts[name])} subjects" for name in splits))
+
+    set_seed(seed)
+    model, processor = PRESETS[preset.value](labels, **options)
+    arguments = training_arguments(
+        state,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        bf16=bf16,
+        # workers that outlive an epoch would not start from its seed, and a resumed run would vary faces otherwise
+        dataloader_num_workers=workers,
+        **quiet(),
+    )
+    augmentation = FaceAugmentation.strong() if strong_augmentation else FaceAugmentation()
+    trainer = build_trainer(model, processor, splits, arguments, augmentation)
+    write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    records: dict[str, dict] = {"splits.json": parts}
+    if "validation" in splits and not intensity:
+        calibration = calibrate_detector(trainer, processor, splits["validation"])
+        records["calibration.json"] = {label: without_nan(row) for label, row in calibration.report.items()}
+    metrics = evaluate_detector(trainer, splits["test"])
+    records["results.json"] = {**settings, "epochs": epochs, "part": "test", "metrics": without_nan(metrics)}
+    save_detector(model, processor, output, records)
+    print_metrics(metrics, list(labels), f"Unseen subjects: {', '.join(parts['test'])}")
+    typer.echo(f"Saved to {output}")
+
+
+def _refuse_other_settings(file: Path, settings: dict) -> None:
+    """A run goes on with what it was begun with: other people would be tested on, or other weights trained."""
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    changed = [name for name, value in stored.items() if settings.get(name) != value]
+    if changed:
+        options = ", ".join(f"--{name.replace('_', '-')} (was {stored[name]!r})" for name in changed)
+        raise ValueError(f"`--resume` must repeat the options of the run it continues; changed: {options}.")
