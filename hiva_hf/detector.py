@@ -108,10 +108,8 @@ class ActionUnitDetector:
 
     @property
     def limits(self) -> dict[str, float]:
-        """`dict[str, float]`: By AU the probability from which it counts as active; empty where 0.5 is for all."""
-        if self.thresholds is not None:
-            return dict.fromkeys(self.labels, self.thresholds)
-        return dict(self.processor.thresholds or {})
+        """`dict[str, float]`: By AU the score from which it counts as active."""
+        return self.processor.limits(self.labels, self.thresholds)
 
     def image(self, image: Image.Image | str | Path) -> list[FaceResult]:
         """All faces of one picture, largest first.

@@ -94,7 +94,7 @@ class HiVAProcessor(ProcessorMixin):
                     f"It describes {', '.join(known) or 'no action unit'}."
                 )
         if self.thresholds and self.labels:
-            self._thresholds(self.thresholds, self.labels)
+            self.limits(self.labels)
 
     def _require_tokenizer(self, what: str) -> None:
         if getattr(self, "tokenizer", None) is None:
@@ -219,7 +219,7 @@ class HiVAProcessor(ProcessorMixin):
                 f"`outputs` must hold logits of shape (batch_size, {len(labels)}), one column for each of "
                 f"{', '.join(labels) or 'no action unit'}; got {tuple(logits.shape)}."
             )
-        chosen = self._thresholds(thresholds, labels)
+        chosen = self.limits(labels, thresholds)
         scores = logits.detach().float().cpu().numpy()
         if self.problem_type == "regression":
             scores = scores.clip(0, 5)
@@ -236,7 +236,16 @@ class HiVAProcessor(ProcessorMixin):
             for row in scores.tolist()
         ]
 
-    def _thresholds(self, thresholds, labels: list[str]) -> dict[str, float]:
+    def limits(self, labels: list[str], thresholds: float | dict[str, float] | None = None) -> dict[str, float]:
+        """From what score each AU counts as active.
+
+        Args:
+            labels (`list[str]`): AUs of the model.
+            thresholds (`float` or `dict[str, float]`, *optional*): As in [`HiVAProcessor.post_process`].
+
+        Raises:
+            ValueError: If `thresholds` names an unknown AU.
+        """
         if thresholds is None:
             thresholds = self.thresholds or {}
         if not isinstance(thresholds, dict):

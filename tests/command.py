@@ -102,3 +102,15 @@ def fails_with(result, *parts):
 
 def files(folder):
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*")}
+
+
+def write_video(path, pictures, rate=25):
+    """A video of these pictures, all of one size; skips the test where PyAV is not installed."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *pictures[0].size, "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))
+    return path

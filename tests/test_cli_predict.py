@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command import LABELS, fails_with, files, strict_json
+from command import LABELS, fails_with, files, strict_json, write_video
 from PIL import Image
 
 from hiva_hf.data import load_rendered
@@ -158,16 +158,8 @@ def test_intensity_is_trained_and_predicted(hiva, place, data, crops):
 @pytest.fixture
 def video(tmp_path):
     """Twelve frames of a rendered face."""
-    av = pytest.importorskip("av")
-    path = tmp_path / "face.mkv"
     face = load_rendered()[0]["image"].convert("RGB")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
-        for _ in range(12):
-            container.mux(stream.encode(av.VideoFrame.from_image(face)))
-        container.mux(stream.encode(None))
-    return path
+    return write_video(tmp_path / "face.mkv", [face] * 12)
 
 
 def test_a_video_becomes_a_timeline_a_summary_and_a_video(hiva, place, trained, video):
@@ -191,3 +183,11 @@ def test_a_video_out_needs_one_video(hiva, place, trained, crops):
 
 def test_an_unknown_detector_is_named(hiva, place, trained, crops):
     fails_with(hiva("predict", crops[0], "-c", trained.folder, "--detector", "magic"), "magic", "haar")
+
+
+def test_a_broken_video_among_others_has_no_timeline_and_stops_nobody(hiva, place, trained, video):
+    (place / "broken.mp4").write_text("no video")
+    result = hiva("predict", "broken.mp4", video, "-c", trained.folder, "--cropped", "--plot", "lines")
+    assert result.code == 3
+    assert "skipped: broken.mp4" in result.err
+    assert [path.name for path in Path("lines").iterdir()] == ["0000-face-timeline.png"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import fails_with, files
+from command import fails_with, files, write_video
 from PIL import Image
 
 from hiva_hf import detector
@@ -75,16 +75,11 @@ def pictures_in(folder, count):
 def video(path, count):
     """Two people, of whom the first leaves after two frames."""
     people = [load_rendered()[row]["image"].convert("RGB").resize((160, 160)) for row in (5, 17)]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 352, 160, "yuv420p"
-        for index in range(count):
-            picture = Image.new("RGB", (352, 160), (90, 120, 90))
-            for place, face in enumerate(people[int(index > 1) :], start=int(index > 1)):
-                picture.paste(face, (176 * place + index % 16, 0))
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-        container.mux(stream.encode(None))
-    return Path(path)
+    pictures = [Image.new("RGB", (352, 160), (90, 120, 90)) for _ in range(count)]
+    for index, picture in enumerate(pictures):
+        for place, face in enumerate(people[int(index > 1) :], start=int(index > 1)):
+            picture.paste(face, (176 * place + index % 16, 0))
+    return write_video(Path(path), pictures)
 
 
 @pytest.mark.parametrize("kind", ["folder", "video"])

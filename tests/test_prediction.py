@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import write_video
 from PIL import Image
 
 from hiva_hf import hiva_small
@@ -15,8 +16,6 @@ from hiva_hf.detector import ActionUnitDetector
 from hiva_hf.faces import Face, WholePicture
 from hiva_hf.prediction import find_sources, predict_sources
 from hiva_hf.results import ResultFile
-
-av = pytest.importorskip("av")
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +47,11 @@ def folder(tmp_path):
 @pytest.fixture
 def video(tmp_path):
     """Twelve frames of a rendered face that moves to the right."""
-    path = tmp_path / "face.mkv"
     face = load_rendered()[0]["image"].convert("RGB")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 256, 160, "yuv420p"
-        for index in range(12):
-            picture = Image.new("RGB", (256, 160))
-            picture.paste(face, (4 * index, 16))
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-        container.mux(stream.encode(None))
-    return path
+    pictures = [Image.new("RGB", (256, 160)) for _ in range(12)]
+    for index, picture in enumerate(pictures):
+        picture.paste(face, (4 * index, 16))
+    return write_video(tmp_path / "face.mkv", pictures)
 
 
 def read(path):

@@ -1,10 +1,10 @@
 """Pictures that `hiva predict` draws: a face each, and from the rows of a whole run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from ..detector import ActionUnitDetector, Picture, source_name, video_pictures
+from ..detector import ActionUnitDetector, Picture, video_pictures
 from ..overlay import OverlayVideo
 from ..plotting import plot_prediction, save_figure
 from ..plotting_video import plot_summary, plot_timeline
@@ -41,13 +41,16 @@ def draw_faces(
     return paths
 
 
-def draw_timelines(out: ResultFile, videos: Sequence[Path], plot: Path, alone: bool, limits: dict) -> list[Path]:
-    """The timeline of each video, of the person who is seen in most of its frames."""
-    paths = []
-    for count, video in enumerate(videos):
-        figure = plot_timeline(_rows_of(out, video), out.labels, limits, out.intensity, title=video.name)
+def draw_timelines(out: ResultFile, plot: Path, alone: bool, limits: dict) -> list[Path]:
+    """The timeline of each video that could be read, of the person who is seen in most of its frames."""
+    paths: list[Path] = []
+    for source, rows in groupby(out.rows(), key=lambda result: result.source):
+        video = Path(source)
+        if not is_video(video):
+            continue
+        figure = plot_timeline(rows, out.labels, limits, out.intensity, title=video.name)
         single = alone and plot.suffix != "" and not plot.is_dir()
-        paths.append(save_figure(figure, plot if single else plot / f"{count:04d}-{video.stem}-timeline.png"))
+        paths.append(save_figure(figure, plot if single else plot / f"{len(paths):04d}-{video.stem}-timeline.png"))
     return paths
 
 
@@ -57,16 +60,11 @@ def draw_summary(out: ResultFile, path: Path, limits: dict) -> Path:
 
 
 def draw_video(out: ResultFile, video: Path, path: Path, limits: dict, **options) -> Path:
-    """The video with boxes and action units in it; it is decoded again, so that a resumed run draws all of it."""
-    rows = groupby(_rows_of(out, video), key=lambda result: result.frame)
+    """The only video of a run with what was found in it; decoded again, so that a resumed run draws all of it."""
+    rows = groupby(out.rows(), key=lambda result: result.frame)
     with OverlayVideo(path, out.labels, limits, out.intensity) as overlay:
         for picture, (frame, results) in zip(video_pictures(video, **options), rows, strict=False):
             if picture.frame != frame:
                 raise ValueError(f"{video} must not change while it is read; frame {frame} is missing in it now.")
             overlay.write(picture.image, list(results), picture.timestamp)
     return path
-
-
-def _rows_of(out: ResultFile, video: Path) -> Iterator[FaceResult]:
-    name = source_name(video)
-    return (result for result in out.rows() if result.source == name)

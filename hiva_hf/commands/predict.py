@@ -115,7 +115,7 @@ def predict(
 
     def draw_from(rows: ResultFile) -> None:
         if plot is not None and videos:
-            drawn.extend(pictures.draw_timelines(rows, videos, plot, alone, detector.limits))
+            drawn.extend(pictures.draw_timelines(rows, plot, alone, detector.limits))
         if summary is not None:
             drawn.append(pictures.draw_summary(rows, summary, detector.limits))
         if video_out is not None:
