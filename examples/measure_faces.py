@@ -3,7 +3,7 @@
     python examples/measure_faces.py --data PACKED_FACES --subjects S128-S159
 
 Prints the share of faces that the detector finds, and the error of its landmarks in percent of the distance between the
-eyes, by how far the head is turned; the cascade alone, with points expected from its box, beside it.
+eyes, by how far the head is turned.
 """
 
 from itertools import chain
@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from hiva_hf.faces import HaarDetector, LandmarkLocator, box_to_points, five_points
+from hiva_hf.faces import HaarDetector, LandmarkLocator, five_points
 
 TURNS = ((0, 10), (10, 20), (20, 30), (30, 90))
 
@@ -47,17 +47,16 @@ def main(
         if faces:
             record["all"] = np.linalg.norm(faces[0].landmarks - points, axis=1).mean() / eyes
             record["five"] = np.linalg.norm(faces[0].points - five, axis=1).mean() / eyes
-            record["box"] = np.linalg.norm(box_to_points(faces[0].box) - five, axis=1).mean() / eyes
         (located,), _ = locator(image, five[None])
         record["given"] = np.linalg.norm(located - points, axis=1).mean() / eyes
         found[group].append(record)
 
     table = Table(title=f"{len(rows)} faces of {subjects}; errors in percent of the distance between the eyes")
-    for heading in ("yaw", "faces", "found", "68 points", "5 points", "5 points by box", "68 points, place known"):
+    for heading in ("yaw", "faces", "found", "68 points", "5 points", "68 points, place known"):
         table.add_column(heading, justify="right")
     for (low, high), records in [*zip(TURNS, found, strict=True), ((0, 90), [*chain(*found)])]:
         if records:
-            means = [[r[key] for r in records if key in r] for key in ("all", "five", "box", "given")]
+            means = [[r[key] for r in records if key in r] for key in ("all", "five", "given")]
             errors = [f"{100 * np.mean(values):.1f}" if values else "-" for values in means]
             share = f"{100 * np.mean([r['found'] for r in records]):.0f} %"
             table.add_row(f"{low}-{high}", str(len(records)), share, *errors)

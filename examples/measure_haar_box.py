@@ -14,8 +14,7 @@ from hiva_hf.faces import HaarDetector, five_points
 
 def main() -> None:
     dataset = load_rendered()
-    # every box of the cascade, whatever the landmark network says of it
-    detector, fractions, missed = HaarDetector(min_score=0.0), [], 0
+    detector, fractions, missed = HaarDetector(), [], 0
     for row in dataset:
         image = row["image"].convert("RGB")
         big = image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC)
@@ -24,11 +23,11 @@ def main() -> None:
         yaw = abs(points[2, 0] - points[:2, 0].mean()) / np.linalg.norm(points[1] - points[0])
         if abs(tilt) > 15 or yaw > 0.25:
             continue
-        faces = detector(big)
-        if not faces:
+        boxes = detector.candidates(big)
+        if not boxes:
             missed += 1
             continue
-        box = faces[0].box
+        box = max(boxes, key=lambda box: box[2] - box[0])
         inside = (points - box[:2]) / (box[2] - box[0])
         if (np.abs(inside - 0.5) < 0.7).all():
             fractions.append(inside)

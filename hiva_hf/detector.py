@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from PIL import Image
 
 from .checkpoint import load_detector
-from .faces import FaceDetector, FaceTemplate, FaceTracker, HaarDetector, crop_face, read_video
+from .faces import Face, FaceDetector, FaceFollower, FaceTemplate, HaarDetector, crop_face, read_video, read_webcam
+from .faces.webcam import is_webcam
 from .image_processing_hiva import open_image, upright_rgb
 from .modeling_hiva import HiVAForImageClassification
+from .neutral import above_neutral, neutral_scores, parse_neutral
 from .processing_hiva import HiVAProcessor
 from .results import FaceResult, table_rows
 
@@ -27,12 +30,14 @@ class Picture:
         source (`str`): Its file.
         frame (`int`): Its number in a video, from 0.
         timestamp (`float`): Seconds from the start of the video.
+        faces (`list[Face]`, *optional*): Its faces, where they are known beforehand; none is looked for then.
     """
 
     image: Image.Image
     source: str = ""
     frame: int = 0
     timestamp: float = 0.0
+    faces: list[Face] | None = None
 
 
 class ActionUnitDetector:
@@ -43,7 +48,10 @@ class ActionUnitDetector:
         processor (`HiVAProcessor`, *optional*): Of the same checkpoint; needed with a model, loaded with a checkpoint.
         faces (`FaceDetector`, *optional*): By default [`HaarDetector`].
         device (`str` or `torch.device`, defaults to `"auto"`): `"auto"` takes a GPU where there is one.
-        batch_size (`int`, defaults to 32): Pictures or frames a step.
+        batch_size (`int` or `"auto"`, defaults to `"auto"`):
+            Pictures or frames a step: 32, on a GPU 128. Halved for the model where the memory does not hold it.
+        search_interval (`float`, defaults to 0.25):
+            Seconds of a video between two searches for faces, which are followed in between; 0 searches every frame.
         largest_only (`bool`, defaults to `False`): Read the largest face of each picture only.
         thresholds (`float`, *optional*): One threshold for all AUs; by default the processor's.
         activation_maps (`bool`, defaults to `False`): Return where each AU was seen, and the crop.
@@ -67,7 +75,8 @@ class ActionUnitDetector:
         *,
         faces: FaceDetector | None = None,
         device: str | torch.device = "auto",
-        batch_size: int = 32,
+        batch_size: int | str = "auto",
+        search_interval: float = 0.25,
         largest_only: bool = False,
         thresholds: float | None = None,
         activation_maps: bool = False,
@@ -81,18 +90,23 @@ class ActionUnitDetector:
                 f"`processor` must have the model's problem_type, {model.config.problem_type!r}; got "
                 f"{processor.problem_type!r}. Load both from the same checkpoint."
             )
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self.model = model.eval().to(device)
         except RuntimeError as error:
             raise ValueError(f"`device` must be one that torch has here; got {device!r}. {error}") from None
+        if batch_size == "auto":
+            batch_size = 32 if self.model.device.type == "cpu" else 128
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` must be auto or a whole number of at least 1; got {batch_size}.")
         self.processor = processor
         self.template = FaceTemplate.of(processor.image_processor)
         self.faces: FaceDetector = faces or HaarDetector()
         self.batch_size, self.largest_only = batch_size, largest_only
+        self._model_batch_size = batch_size
+        self.search_interval = search_interval
+        self.follower()  # an interval that is none is told now
         self.thresholds = thresholds
         self.activation_maps = activation_maps and model.config.use_ddca
 
@@ -111,11 +125,16 @@ class ActionUnitDetector:
         """`dict[str, float]`: By AU the score from which it counts as active."""
         return self.processor.limits(self.labels, self.thresholds)
 
-    def image(self, image: Image.Image | str | Path) -> list[FaceResult]:
+    def follower(self) -> FaceFollower:
+        """[`FaceFollower`]: A new one, for the frames of one video."""
+        return FaceFollower(self.faces, self.search_interval)
+
+    def image(self, image: Image.Image | str | Path, faces: list[Face] | None = None) -> list[FaceResult]:
         """All faces of one picture, largest first.
 
         Args:
             image (`PIL.Image.Image`, `str` or `Path`): A picture or its file.
+            faces (`list[Face]`, *optional*): Boxes or points that are known; no face is looked for then.
 
         Returns:
             `list[FaceResult]`: One a face; one with `success=False` where there is none.
@@ -123,7 +142,9 @@ class ActionUnitDetector:
         Raises:
             FileNotFoundError, ValueError: If the file cannot be read as a picture.
         """
-        return self.step([as_picture(image)])
+        picture = as_picture(image)
+        picture.faces = faces
+        return self.step([picture])
 
     def images(self, images: Iterable[Image.Image | str | Path]) -> Iterator[FaceResult]:
         """All faces of many pictures, in batches; arguments and errors as [`ActionUnitDetector.image`]."""
@@ -134,23 +155,23 @@ class ActionUnitDetector:
         """All faces of a video, frame by frame, the same `face_id` for the same person.
 
         Args:
-            path (`str` or `Path`): A video file.
-            options: `every`, `start` and `end` of [`read_video`].
+            path (`str` or `Path`): A video file, or `webcam`.
+            options: `every`, `start` and `end` of [`read_video`]; of a camera also `stop` of [`read_webcam`].
 
         Yields:
             [`FaceResult`]; one with `success=False` for a frame without a face.
         """
-        tracker = FaceTracker()
-        for batch in batches(video_pictures(path, **options), self.batch_size):
-            yield from self.step(batch, tracker)
+        follower = self.follower()
+        for batch in batches(video_pictures(path, **options), 1 if is_webcam(path) else self.batch_size):
+            yield from self.step(batch, follower)
 
-    def step(self, pictures: Sequence[Picture], tracker: FaceTracker | None = None) -> list[FaceResult]:
+    def step(self, pictures: Sequence[Picture], follower: FaceFollower | None = None) -> list[FaceResult]:
         """Read a batch of pictures.
 
         Args:
             pictures (`Sequence[Picture]`): Of any sizes.
-            tracker (`FaceTracker`, *optional*): Numbers the faces of consecutive frames; without it the largest face
-                of each picture is number 0.
+            follower (`FaceFollower`, *optional*): Finds and numbers the faces of consecutive frames; without it the
+                largest face of each picture is number 0.
 
         Returns:
             `list[FaceResult]`: In the order of the pictures, at least one a picture.
@@ -159,21 +180,30 @@ class ActionUnitDetector:
         crops: list[Image.Image] = []
         size = self.processor.image_processor.size["height"]
         for picture in pictures:
-            faces = self.faces(picture.image)
+            if follower is not None:
+                faces = follower(picture.image, picture.timestamp, picture.faces)
+            else:
+                faces = list(enumerate(self.faces(picture.image) if picture.faces is None else picture.faces))
             if self.largest_only:
                 faces = faces[:1]
-            numbers = range(len(faces)) if tracker is None else tracker(faces)
             place = (picture.source, picture.frame, picture.timestamp)
             if not faces:
                 results.append(FaceResult(*place, face_id=-1, success=False, confidence=0.0))
-            for number, face in sorted(zip(numbers, faces, strict=True), key=lambda pair: pair[0]):
+            for number, face in sorted(faces, key=lambda pair: pair[0]):
                 points = [] if face.points is None else np.asarray(face.points).ravel().tolist()
                 results.append(FaceResult(*place, number, True, face.score, list(face.box), points))
                 crops.append(crop_face(picture.image, face, size, self.template))
-        found = [result for result in results if result.success]
-        for start in range(0, len(found), self.batch_size):
-            chunk = slice(start, start + self.batch_size)
-            self._read(found[chunk], crops[chunk])
+        found, done = [result for result in results if result.success], 0
+        while done < len(found):
+            chunk = slice(done, done + self._model_batch_size)
+            try:
+                self._read(found[chunk], crops[chunk])
+            except RuntimeError as error:
+                if self._model_batch_size == 1 or not should_reduce_batch_size(error):
+                    raise
+                self._model_batch_size //= 2
+                continue
+            done = chunk.stop
         return results
 
     @torch.inference_mode()
@@ -196,19 +226,24 @@ class ActionUnitDetector:
             if maps is not None:
                 result.crop, result.activation_maps = crops[index], maps[index]
 
-    def to_dataframe(self, results: Iterable[FaceResult], tidy: bool = False):
+    def to_dataframe(self, results: Iterable[FaceResult], tidy: bool = False, neutral: str | None = None):
         """A pandas table, one row a face or, `tidy`, one row a face and action unit.
 
         Args:
             results (`Iterable[FaceResult]`): Of [`ActionUnitDetector.image`] or [`ActionUnitDetector.video`].
             tidy (`bool`, defaults to `False`): The long form.
+            neutral (`str`, *optional*): Add what each score is above the person's neutral face: `"median"` over all
+                frames, or over frames at rest, counted from 1, such as `"1-50"`.
 
         Returns:
             `pandas.DataFrame` with the columns of the result files.
         """
         import pandas as pd
 
-        return pd.DataFrame(list(table_rows(results, self.labels, self.intensity, tidy)))
+        if neutral is not None:
+            results = list(results)
+            results = above_neutral(results, neutral_scores(results, self.labels, parse_neutral(neutral)))
+        return pd.DataFrame(list(table_rows(results, self.labels, self.intensity, tidy, neutral is not None)))
 
 
 def as_picture(image: Image.Image | str | Path) -> Picture:
@@ -224,8 +259,8 @@ def source_name(path: str | Path) -> str:
 
 
 def video_pictures(path: str | Path, **options) -> Iterator[Picture]:
-    """The frames of a video; options as those of [`read_video`]."""
-    for frame in read_video(path, **options):
+    """The frames of a video or a camera; options as those of [`read_video`] or [`read_webcam`]."""
+    for frame in read_webcam(path, **options) if is_webcam(path) else read_video(path, **options):
         yield Picture(frame.image, source_name(path), frame.index, frame.timestamp)
 
 
@@ -236,4 +271,4 @@ def batches(items: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
         yield batch
 
 
-__all__ = ["ActionUnitDetector", "Picture", "as_picture", "batches", "video_pictures"]
+__all__ = ["ActionUnitDetector", "Picture", "as_picture", "batches", "source_name", "video_pictures"]

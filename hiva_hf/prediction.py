@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from .detector import ActionUnitDetector, Picture, as_picture, batches, video_pictures
-from .faces import FaceTracker
+from .detector import ActionUnitDetector, Picture, as_picture, batches, source_name, video_pictures
+from .faces import FaceFollower, GivenFaces
 from .faces.video import VIDEO_SUFFIXES
+from .faces.webcam import is_webcam
 from .results import FaceResult, ResultFile
 
 # Pillow only writes these, or reads them with the help of another program: no photographs that lie in a folder
@@ -23,9 +24,9 @@ def find_sources(paths: Sequence[str | Path]) -> list[Path]:
     """Pictures and videos, folders searched through.
 
     Args:
-        paths (`Sequence[str | Path]`): Files, taken whatever their ending; folders, of which every file with the
-            ending of a picture or video is taken, in the order of names. A folder that is linked into itself is
-            entered once.
+        paths (`Sequence[str | Path]`): Files, taken whatever their ending; `webcam`; folders, of which every
+            file with the ending of a picture or video is taken, in the order of names. A folder that is linked into
+            itself is entered once.
 
     Returns:
         `list[Path]`
@@ -41,7 +42,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[Path]:
             if not found:
                 raise FileNotFoundError(f"{path} must hold pictures or videos; no file in it has the ending of one.")
             sources += found
-        elif path.exists():
+        elif path.exists() or is_webcam(path):
             sources.append(path)
         else:
             raise FileNotFoundError(f"`paths` must be pictures, videos or folders; there is no file or folder {path}.")
@@ -61,8 +62,8 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is read as a video, by its ending."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    """Whether a source is read as a video: by its ending, or as a camera."""
+    return path.suffix.lower() in VIDEO_SUFFIXES or is_webcam(path)
 
 
 @dataclass
@@ -88,6 +89,8 @@ def predict_sources(
     strict: bool = False,
     on_batch: OnBatch | None = None,
     before_finish: Callable[[ResultFile], object] | None = None,
+    given: GivenFaces | None = None,
+    stop: Callable[[], bool] | None = None,
     **video,
 ) -> PredictionReport:
     """Read pictures and videos, in their order, and write a row a face.
@@ -104,42 +107,56 @@ def predict_sources(
         on_batch (`Callable`, *optional*): Told the pictures, rows and number of sources done after every batch.
         before_finish (`Callable`, *optional*): Given `out` when all its rows are there and it is not yet in its place,
             so that what is drawn from them is drawn again after an interruption.
+        given (`GivenFaces`, *optional*): Where the faces are; none is looked for then.
+        stop (`Callable`, *optional*): Asked before every frame of a camera; `True` ends the recording.
         video: `every`, `start` and `end` of [`read_video`].
 
     Returns:
         [`PredictionReport`] of this call and, of an interrupted run, what came before.
 
     Raises:
-        FileNotFoundError, ValueError: For a source that cannot be read, if `strict`; else if none can be read.
+        FileNotFoundError, ValueError: For a source that cannot be read, if `strict`; else if none can be read. If
+            `given` has no row of any source.
     """
+    if given is not None and not any(given.knows(source_name(source)) for source in sources):
+        raise ValueError(
+            f"`given` must have rows of what is read; its column `source` names none of {len(sources)} files, such as "
+            f"{sources[0]}."
+        )
     try:
-        report = _predict(detector, sources, out, strict, on_batch, video)
+        report = _predict(detector, sources, out, strict, on_batch, given, stop, video)
+        if out is not None:
+            if before_finish is not None:
+                before_finish(out)
+            out.finish()
     except (OSError, ValueError):
         # what was never written to is no interrupted run
         if out is not None and not out.state:
             out.discard()
         raise
-    if out is not None:
-        if before_finish is not None:
-            before_finish(out)
-        out.finish()
+    finally:
+        if out is not None:
+            out.close()
     return report
 
 
-def _predict(detector, sources, out, strict, on_batch, video) -> PredictionReport:
-    state: dict = dict(out.state) if out is not None and out.state else {"source": 0, "frame": 0, "tracker": None}
+def _predict(detector, sources, out, strict, on_batch, given, stop, video) -> PredictionReport:
+    state: dict = dict(out.state) if out is not None and out.state else {"source": 0, "frame": 0, "follower": None}
     report = PredictionReport(state.pop("faces", 0), state.pop("empty", 0), list(state.pop("errors", [])))
-    for step in _steps(sources, state, detector.batch_size, video):
+    for step in _steps(sources, state, detector, stop, video):
         if step.error is not None:
             if strict:
                 raise step.error
             report.errors.append(str(step.error))
-        results = detector.step(step.pictures, step.tracker) if step.pictures else []
+        if given is not None:
+            for picture in step.pictures:
+                picture.faces = given(picture.image, picture.source, picture.frame)
+        results = detector.step(step.pictures, step.follower) if step.pictures else []
         report.faces += sum(result.success for result in results)
         report.empty += sum(not result.success for result in results)
         if out is not None and results:
-            tracker = step.tracker.state() if step.tracker is not None else None
-            out.write(results, {"source": step.source, "frame": step.frame, "tracker": tracker, **vars(report)})
+            follower = step.follower.state() if step.follower is not None else None
+            out.write(results, {"source": step.source, "frame": step.frame, "follower": follower, **vars(report)})
         if on_batch is not None:
             on_batch(step.pictures, results, step.source)
     if report.errors and not report.faces + report.empty:
@@ -154,40 +171,46 @@ class _Step:
     source: int
     frame: int = 0
     pictures: Sequence[Picture] = ()
-    tracker: FaceTracker | None = None
+    follower: FaceFollower | None = None
     error: Exception | None = None
 
 
-def _steps(sources: Sequence[Path], place: dict, batch_size: int, video: dict) -> Iterator[_Step]:
+def _steps(sources: Sequence[Path], place: dict, detector: ActionUnitDetector, stop, video: dict) -> Iterator[_Step]:
     """Batches of pictures from several files, and of the frames of one video."""
     waiting: list[Picture] = []
     for index in range(place["source"], len(sources)):
         if is_video(sources[index]):
             yield _Step(index, pictures=waiting)
             waiting = []
-            reached = place if index == place["source"] else None
-            yield from _video_steps(sources[index], index, reached, batch_size, video)
+            reached = place["follower"] is not None and index == place["source"]
+            yield from _video_steps(sources[index], index, place if reached else None, detector, stop, video)
             continue
         try:
             waiting.append(as_picture(sources[index]))
         except (OSError, ValueError) as error:
             yield _Step(index, error=error)
-        if len(waiting) == batch_size:
+        if len(waiting) == detector.batch_size:
             yield _Step(index + 1, pictures=waiting)
             waiting = []
     yield _Step(len(sources), pictures=waiting)
 
 
-def _video_steps(path: Path, index: int, place: dict | None, batch_size: int, video: dict) -> Iterator[_Step]:
-    tracker, first = FaceTracker(), 0
-    if place is not None and place["tracker"] is not None:
-        first = place["frame"]
-        tracker.restore(place["tracker"])
+def _video_steps(path: Path, index: int, place: dict | None, detector, stop, video: dict) -> Iterator[_Step]:
+    follower, size = detector.follower(), detector.batch_size
     damage: list[str] = []
+    options = {**video, "on_damage": damage.append}
+    if is_webcam(path):
+        if place is not None:
+            # an interrupted recording ended there
+            return
+        # frames at even distances, not many at once and then a gap
+        options["stop"], size = stop, 1
+    elif place is not None:
+        options["skip_frames"] = place["frame"]
+        follower.restore(place["follower"])
     try:
-        pictures = video_pictures(path, skip_frames=first, on_damage=damage.append, **video)
-        for batch in batches(pictures, batch_size):
-            yield _Step(index, batch[-1].frame + 1, batch, tracker)
+        for batch in batches(video_pictures(path, **options), size):
+            yield _Step(index, batch[-1].frame + 1, batch, follower)
     except (OSError, ValueError) as error:
         yield _Step(index + 1, error=error)
     for message in damage:

@@ -4,14 +4,16 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
+from .faces.given import BOX_COLUMNS, POINT_COLUMNS
 from .files import whole_file
 
 FORMATS = (".csv", ".parquet", ".jsonl", ".json")
@@ -33,6 +35,8 @@ class FaceResult:
         points (`list[float]`): x and y of left eye, right eye, nose tip, left and right mouth corner, in pixels.
         scores (`dict[str, float]`): By AU: probability, or intensity 0-5 from an intensity model; NaN without a face.
         active (`dict[str, bool]`): By AU: at or above its threshold; empty from an intensity model.
+        above_neutral (`dict[str, float]`): By AU: score minus that of the person's neutral face, see
+            [`above_neutral`]; empty where none was asked for.
         crop (`PIL.Image.Image`, *optional*): The face as the model saw it; goes into no file.
         activation_maps (`np.ndarray` of shape `(num_labels, rows, columns)`, *optional*):
             Where each AU was seen; goes into no file.
@@ -48,6 +52,7 @@ class FaceResult:
     points: list[float] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     active: dict[str, bool] = field(default_factory=dict)
+    above_neutral: dict[str, float] = field(default_factory=dict)
     crop: Image.Image | None = field(default=None, repr=False, compare=False)
     activation_maps: np.ndarray | None = field(default=None, repr=False, compare=False)
 
@@ -56,18 +61,19 @@ class FaceResult:
         return {name: value for name, value in vars(self).items() if name not in ("crop", "activation_maps")}
 
 
-def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool) -> dict:
+def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool, neutral: bool = False) -> dict:
     """One row of OpenFace's form.
 
     `AU01_r` is intensity 0-5 and comes from an intensity model only; an occurrence model gives `AU01_p`, a probability,
-    and `AU01_c`, 1 where it reaches the threshold. `frame` counts from 1, as OpenFace's does.
+    and `AU01_c`, 1 where it reaches the threshold. `AU01_n` is the score minus that of the person's neutral face.
+    `frame` counts from 1, as OpenFace's does.
 
     Args:
         result (`FaceResult`): The row.
         labels (`Sequence[str]`): Action units, in the order of the columns.
         intensity (`bool`): Whether the scores are intensities.
+        neutral (`bool`, defaults to `False`): Whether there are columns `AU01_n`.
     """
-    box = result.box or [math.nan] * 4
     row = {
         "frame": result.frame + 1,
         "face_id": result.face_id,
@@ -75,37 +81,43 @@ def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool) -> 
         "confidence": result.confidence,
         "success": int(result.success),
         "source": result.source,
-        **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True)),
+        **dict(zip(BOX_COLUMNS, result.box or [math.nan] * 4, strict=True)),
+        **dict(zip(POINT_COLUMNS, result.points or [math.nan] * 10, strict=True)),
     }
     suffix = "r" if intensity else "p"
     row |= {f"{padded(label)}_{suffix}": result.scores.get(label, math.nan) for label in labels}
     if not intensity:
         row |= {f"{padded(label)}_c": int(result.active[label]) if result.active else math.nan for label in labels}
+    if neutral:
+        row |= {f"{padded(label)}_n": result.above_neutral.get(label, math.nan) for label in labels}
     return row
 
 
-def long_rows(result: FaceResult, labels: Sequence[str], intensity: bool) -> Iterator[dict]:
+def long_rows(result: FaceResult, labels: Sequence[str], intensity: bool, neutral: bool = False) -> Iterator[dict]:
     """The tidy form: one row an action unit. Arguments as [`wide_columns`]."""
     for label in labels:
         yield {
             "source": result.source,
-            "frame": result.frame,
+            "frame": result.frame + 1,
             "timestamp": result.timestamp,
             "face_id": result.face_id,
             "success": int(result.success),
             "au": label,
             "intensity" if intensity else "probability": result.scores.get(label, math.nan),
             **({} if intensity else {"active": int(result.active[label]) if result.active else math.nan}),
+            **({"above_neutral": result.above_neutral.get(label, math.nan)} if neutral else {}),
         }
 
 
-def table_rows(results: Iterable[FaceResult], labels: Sequence[str], intensity: bool, tidy: bool) -> Iterator[dict]:
+def table_rows(
+    results: Iterable[FaceResult], labels: Sequence[str], intensity: bool, tidy: bool, neutral: bool = False
+) -> Iterator[dict]:
     """Rows of a table, one a face or, `tidy`, one a face and action unit; arguments as [`wide_columns`]."""
     for result in results:
         if tidy:
-            yield from long_rows(result, labels, intensity)
+            yield from long_rows(result, labels, intensity, neutral)
         else:
-            yield wide_columns(result, labels, intensity)
+            yield wide_columns(result, labels, intensity, neutral)
 
 
 def padded(label: str) -> str:
@@ -128,8 +140,11 @@ class ResultFile:
         tidy (`bool`, defaults to `False`): One row an action unit in place of one row a face.
         command (`dict`, *optional*): What the rows depend on; a file begun with something else is not continued.
 
+    `complete`, where it is set, is given this file when all rows are there, and yields rows with `above_neutral`, which
+    are written in their place with a column more an action unit.
+
     Raises:
-        ValueError: If the ending is another one, or the file was begun by another command.
+        ValueError: If the ending is another one, the file was begun by another command, or another run is at it.
     """
 
     def __init__(
@@ -144,11 +159,27 @@ class ResultFile:
         if self.path.suffix not in FORMATS:
             raise ValueError(f"`out` must end in {', '.join(FORMATS)}; got {self.path}.")
         self.labels, self.intensity, self.tidy = list(labels), intensity, tidy
+        self.complete: Callable[[ResultFile], Iterable[FaceResult]] | None = None
         self.command = json.loads(json.dumps(command or {}))
         self.spool = self.path.with_name(f".{self.path.name}.rows")
         self.progress = self.path.with_name(f".{self.path.name}.progress")
         self.state: dict = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"`out` must be written by one run at a time; another is writing {self.path}. Wait for it, or choose "
+                "another file."
+            ) from None
+        try:
+            self._begin()
+        except (OSError, ValueError):
+            self._unlock()
+            raise
+
+    def _begin(self) -> None:
         valid = 0
         if self.progress.is_file():
             stored = json.loads(self.progress.read_text(encoding="utf-8"))
@@ -206,20 +237,33 @@ class ResultFile:
 
     def discard(self) -> None:
         """Remove the hidden files; the file itself stays as it was."""
-        # a full disk does not take what is still in the buffer
-        with suppress(OSError):
-            self._file.close()
+        self.close()
         self.progress.unlink(missing_ok=True)
         self.spool.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Leave the work as it is, for a later run to go on with."""
+        # a full disk does not take what is still in the buffer
+        with suppress(OSError):
+            self._file.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
+
+    def _completed(self) -> Iterable[FaceResult]:
+        return self.rows() if self.complete is None else self.complete(self)
+
     def _table(self) -> Iterator[dict]:
-        return table_rows(self.rows(), self.labels, self.intensity, self.tidy)
+        return table_rows(self._completed(), self.labels, self.intensity, self.tidy, self.complete is not None)
 
     def _header(self) -> list[str]:
         nobody = FaceResult("", 0, 0.0, -1, False, 0.0)
         if self.tidy:
-            return list(next(long_rows(nobody, self.labels, self.intensity)))
-        return list(wide_columns(nobody, self.labels, self.intensity))
+            return list(next(long_rows(nobody, self.labels, self.intensity, self.complete is not None)))
+        return list(wide_columns(nobody, self.labels, self.intensity, self.complete is not None))
 
     def _write_csv(self, path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -236,9 +280,10 @@ class ResultFile:
     def _write_json(self, path: Path) -> None:
         with path.open("w", encoding="utf-8") as file:
             file.write("[")
-            for number, result in enumerate(self.rows()):
+            for number, result in enumerate(self._completed()):
                 file.write(",\n" if number else "\n")
-                file.write(json.dumps(_without_nan(result.to_dict()), ensure_ascii=False))
+                row = {**result.to_dict(), "frame": result.frame + 1}
+                file.write(json.dumps(_without_nan(row), ensure_ascii=False))
             file.write("\n]\n")
 
     def _write_parquet(self, path: Path) -> None:
@@ -262,10 +307,8 @@ class ResultFile:
 
 
 def _cell(value):
-    """A number as OpenFace's files show it, with six decimals; whole numbers and texts as they are."""
-    if not isinstance(value, float):
-        return value
-    return "NaN" if math.isnan(value) else f"{value:.6f}"
+    """A number with all its digits, so that a table read back holds what was found; NaN as pandas and R know it."""
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
 def _without_nan(value):

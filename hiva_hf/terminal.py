@@ -1,14 +1,20 @@
 """What the command shows a person at a terminal: tables and a progress bar."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .detector import Picture
+from .faces.video import VIDEO_SUFFIXES, video_seconds
+from .faces.webcam import is_webcam
 from .facs import au_meaning
 from .results import FaceResult
 
@@ -62,33 +68,62 @@ def print_faces(results: Sequence[FaceResult]) -> None:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[int, int], None]]:
+def progress(sources: Sequence[Path]) -> Iterator[Callable[[int, Sequence[Picture], Sequence[FaceResult]], None]]:
     """A progress bar on standard error with rate and time left; nothing where nobody looks.
 
+    Of a camera, which has no end, it says what is seen instead.
+
     Args:
-        total (`int`): Files to do.
+        sources (`Sequence[Path]`): Files to do.
 
     Yields:
-        `Callable`: To be told the files done so far, and the pictures read since the last call.
+        `Callable`: To be told the files done so far, and the pictures of the last batch with their rows.
     """
     console = Console(stderr=True)
-    columns = (
-        TextColumn("Predicting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} pictures/s"),
-        TimeRemainingColumn(),
-    )
+    live = any(is_webcam(source) for source in sources)
+    columns: list[ProgressColumn] = [TextColumn("Predicting"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn("{task.fields[rate]:.1f} pictures/s")]
+    columns += [TextColumn("{task.fields[seen]}")] if live else [TimeRemainingColumn()]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total, rate=0.0)
-        begin, seen = time.monotonic(), 0
+        single = sources[0] if len(sources) == 1 and not live and sources[0].suffix.lower() in VIDEO_SUFFIXES else None
+        seconds = video_seconds(single) if single is not None and console.is_terminal else None
+        # a single video is told in its seconds
+        task = bar.add_task("", total=None if live else round(seconds) if seconds else len(sources), rate=0.0, seen="")
+        begin, count = time.monotonic(), 0
 
-        def tick(done: int, pictures: int) -> None:
-            nonlocal seen
-            seen += pictures
-            bar.update(task, completed=done, rate=seen / max(time.monotonic() - begin, 1e-3))
+        def tick(done: int, pictures: Sequence[Picture], results: Sequence[FaceResult]) -> None:
+            nonlocal count
+            count += len(pictures)
+            if seconds:
+                done = int(pictures[-1].timestamp) if pictures else round(seconds)
+            active = [f"{r.face_id}: " + " ".join(au for au, there in r.active.items() if there) for r in results]
+            seen = "; ".join(active) + "  (Ctrl-C ends the recording)"
+            bar.update(task, completed=done, rate=count / max(time.monotonic() - begin, 1e-3), seen=seen)
 
         yield tick
+
+
+@contextmanager
+def until_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, or a polite kill, ends a recording and not the program; a second one ends the program.
+
+    Yields:
+        `Callable`: Whether that was asked for.
+    """
+    asked = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number, frame):
+        asked.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _console() -> Console:
@@ -99,4 +134,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3f}"
 
 
-__all__ = ["print_faces", "print_metrics", "progress"]
+__all__ = ["print_faces", "print_metrics", "progress", "until_interrupt"]

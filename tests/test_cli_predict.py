@@ -190,4 +190,4 @@ def test_a_broken_video_among_others_has_no_timeline_and_stops_nobody(hiva, plac
     result = hiva("predict", "broken.mp4", video, "-c", trained.folder, "--cropped", "--plot", "lines")
     assert result.code == 3
     assert "skipped: broken.mp4" in result.err
-    assert [path.name for path in Path("lines").iterdir()] == ["0000-face-timeline.png"]
+    assert [path.name for path in Path("lines").iterdir()] == ["0001-face-timeline.png"]

@@ -41,9 +41,9 @@ def read_anew(monkeypatch):
     seen = []
     step = ActionUnitDetector.step
 
-    def counted(self, pictures, tracker=None):
+    def counted(self, pictures, follower=None):
         seen.extend((picture.source, picture.frame) for picture in pictures)
-        return step(self, pictures, tracker)
+        return step(self, pictures, follower)
 
     monkeypatch.setattr(ActionUnitDetector, "step", counted)
     return seen

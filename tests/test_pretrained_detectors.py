@@ -206,7 +206,7 @@ def test_names_of_detectors():
     haar = load_face_detector("haar", min_size=60, min_score=0.7)
     assert isinstance(haar, HaarDetector)
     assert (haar.min_size, haar.min_score) == (60, 0.7)
-    assert load_face_detector("haar").min_score == 0.5
+    assert load_face_detector("haar").min_score == 0.9
 
 
 def test_a_file_is_loaded_by_its_ending(red_net, monkeypatch):

@@ -36,12 +36,14 @@ def test_columns_of_openface(tmp_path):
     rows = read(tmp_path / "out.csv")
     assert list(rows[0]) == [
         "frame", "face_id", "timestamp", "confidence", "success", "source", "x0", "y0", "x1", "y1",
+        "left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y", "nose_x", "nose_y",
+        "left_mouth_x", "left_mouth_y", "right_mouth_x", "right_mouth_y",
         "AU01_p", "AU12_p", "AU01_c", "AU12_c",
     ]  # fmt: skip
     assert [row["frame"] for row in rows] == ["1", "1", "2"]
-    assert rows[0]["AU01_p"] == "0.250000"
+    assert rows[0]["AU01_p"] == "0.25"
     assert (rows[0]["AU01_c"], rows[0]["AU12_c"]) == ("0", "1")
-    assert rows[0]["x1"] == "31.500000"
+    assert rows[0]["x1"] == "31.5"
     assert rows[0]["source"] == "a b/ü.mp4"
     assert rows[2]["success"] == "0"
     assert {rows[2][name] for name in ("x0", "AU01_p", "AU12_c")} == {"NaN"}
@@ -54,7 +56,7 @@ def test_intensity_is_r_and_has_no_occurrence(tmp_path):
     target.finish()
     row = read(tmp_path / "out.csv")[0]
     assert [name for name in row if name.startswith("AU")] == ["AU01_r", "AU12_r"]
-    assert row["AU01_r"] == "3.500000"
+    assert row["AU01_r"] == "3.5"
 
 
 def test_tidy_form(tmp_path):
@@ -63,8 +65,8 @@ def test_tidy_form(tmp_path):
     target.finish()
     rows = read(tmp_path / "out.csv")
     assert [(row["au"], row["probability"], row["active"]) for row in rows] == [
-        ("AU1", "0.250000", "0"),
-        ("AU12", "0.750000", "1"),
+        ("AU1", "0.25", "0"),
+        ("AU12", "0.75", "1"),
         ("AU1", "NaN", "NaN"),
         ("AU12", "NaN", "NaN"),
     ]
@@ -102,7 +104,7 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path, suffix, torn):
     first = ResultFile(path, LABELS, intensity=False, command={"every": 1})
     for frame in range(3):
         first.write([face(frame)], {"frame": frame + 1})
-    first._file.close()
+    first.close()
     with first.spool.open("ab") as file:
         file.write(torn)
     assert not path.exists()
@@ -118,7 +120,7 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path, suffix, torn):
 def test_another_command_does_not_continue_the_file(tmp_path):
     first = ResultFile(tmp_path / "out.csv", LABELS, intensity=False, command={"every": 1})
     first.write([face(0)], {"frame": 1})
-    first._file.close()
+    first.close()
     with pytest.raises(ValueError, match=r"`out` must not mix two runs.*other every"):
         ResultFile(tmp_path / "out.csv", LABELS, intensity=False, command={"every": 2})
 

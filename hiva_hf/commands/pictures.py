@@ -1,70 +1,145 @@
-"""Pictures that `hiva predict` draws: a face each, and from the rows of a whole run."""
+"""Pictures that `hiva predict` draws: of each face, and from the rows of a whole run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from ..detector import ActionUnitDetector, Picture, video_pictures
-from ..overlay import OverlayVideo
+from ..detector import ActionUnitDetector, Picture, source_name, video_pictures
+from ..faces.webcam import is_webcam
+from ..overlay import OVERLAY_SUFFIXES, OverlayVideo
 from ..plotting import plot_prediction, save_figure
-from ..plotting_video import plot_summary, plot_timeline
+from ..plotting_video import plot_activation_maps, plot_summary, plot_timeline
 from ..prediction import is_video
 from ..results import FaceResult, ResultFile
 
-
-def draw_faces(
-    pictures: Sequence[Picture],
-    results: Sequence[FaceResult],
-    plot: Path,
-    number: int,
-    alone: bool,
-    detector: ActionUnitDetector,
-    cropped: bool,
-) -> list[Path]:
-    """One overlay a face of the pictures, videos left out."""
-    images = {picture.source: picture.image for picture in pictures}
-    found = [result for result in results if result.success and not is_video(Path(result.source))]
-    single = alone and len(found) == 1 and plot.suffix != "" and not plot.is_dir()
-    paths = []
-    for count, r in enumerate(found, start=number):
-        figure = plot_prediction(
-            images[r.source],
-            r.scores,
-            r.crop,
-            r.activation_maps,
-            None if cropped else r.box,
-            detector.limits,
-            intensity=detector.intensity,
-        )
-        target = plot if single else plot / f"{count:04d}-{Path(r.source).stem}.png"
-        paths.append(save_figure(figure, target))
-    return paths
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".pdf", ".svg"}
 
 
-def draw_timelines(out: ResultFile, plot: Path, alone: bool, limits: dict) -> list[Path]:
-    """The timeline of each video that could be read, of the person who is seen in most of its frames."""
-    paths: list[Path] = []
-    for source, rows in groupby(out.rows(), key=lambda result: result.source):
-        video = Path(source)
-        if not is_video(video):
-            continue
-        figure = plot_timeline(rows, out.labels, limits, out.intensity, title=video.name)
-        single = alone and plot.suffix != "" and not plot.is_dir()
-        paths.append(save_figure(figure, plot if single else plot / f"{len(paths):04d}-{video.stem}-timeline.png"))
-    return paths
+@dataclass
+class Drawings:
+    """What a run is to draw, and what it has drawn.
 
+    Args:
+        sources (`Sequence[Path]`): What is read.
+        plot (`Path`, *optional*): An overlay of each face and a timeline of each video; a folder where there are
+            several sources.
+        maps (`Path`, *optional*): All activation maps of each face; a folder where there are several sources.
+        summary (`Path`, *optional*): One page on all faces.
+        video_out (`Path`, *optional*): The only video with what was found drawn in.
+        part (`dict`): `every`, `start` and `end`: what of a video is read.
+        cropped (`bool`, defaults to `False`): The pictures are crops: there is no box to draw.
 
-def draw_summary(out: ResultFile, path: Path, limits: dict) -> Path:
-    """One page on all faces of a run."""
-    return save_figure(plot_summary(out.rows(), out.labels, limits, out.intensity), path)
+    Raises:
+        ValueError: If an ending is none of a picture, or the sources do not fit.
+    """
 
+    sources: Sequence[Path]
+    plot: Path | None = None
+    maps: Path | None = None
+    summary: Path | None = None
+    video_out: Path | None = None
+    part: dict = field(default_factory=dict)
+    cropped: bool = False
+    paths: list[Path] = field(default_factory=list, init=False)
 
-def draw_video(out: ResultFile, video: Path, path: Path, limits: dict, **options) -> Path:
-    """The only video of a run with what was found in it; decoded again, so that a resumed run draws all of it."""
-    rows = groupby(out.rows(), key=lambda result: result.frame)
-    with OverlayVideo(path, out.labels, limits, out.intensity) as overlay:
-        for picture, (frame, results) in zip(video_pictures(video, **options), rows, strict=False):
-            if picture.frame != frame:
-                raise ValueError(f"{video} must not change while it is read; frame {frame} is missing in it now.")
-            overlay.write(picture.image, list(results), picture.timestamp)
-    return path
+    def __post_init__(self) -> None:
+        for option, path, endings in (
+            ("--plot", self.plot, _SUFFIXES | {""}),
+            ("--maps", self.maps, _SUFFIXES | {""}),
+            ("--summary", self.summary, _SUFFIXES),
+            ("--video-out", self.video_out, set(OVERLAY_SUFFIXES)),
+        ):
+            if path is None:
+                continue
+            known = ", ".join(sorted(endings - {""}))
+            if path.suffix.lower() not in endings:
+                folder = "be a folder or " if "" in endings else ""
+                raise ValueError(f"`{option}` must {folder}end in {known}; got {path}.")
+            if "" in endings and path.suffix and len(self.sources) > 1 and not path.is_dir():
+                raise ValueError(f"`{option}` must be a folder for {len(self.sources)} files; got {path}.")
+        videos = [path for path in self.sources if is_video(path)]
+        if self.video_out is not None and (len(self.sources), len(videos)) != (1, 1):
+            raise ValueError(
+                f"`--video-out` needs one video as input; got {len(self.sources)} files with {len(videos)} videos."
+            )
+        self._places = {source_name(path): index for index, path in enumerate(self.sources)}
+        self.has_pictures, self.has_videos = len(videos) < len(self.sources), bool(videos)
+        self._live = any(is_webcam(path) for path in videos)
+
+    @property
+    def needs_maps(self) -> bool:
+        """`bool`: Whether the detector is to return activation maps."""
+        return self.has_pictures and (self.plot is not None or self.maps is not None)
+
+    @property
+    def needs_rows(self) -> bool:
+        """`bool`: Whether the rows of the whole run must be kept until its end."""
+        return (self.plot is not None and self.has_videos) or self.summary is not None or self.video_out is not None
+
+    def camera(self, detector: ActionUnitDetector) -> AbstractContextManager[OverlayVideo | None]:
+        """What a camera saw cannot be read again: its video is drawn as it comes."""
+        if self.video_out is None or not self._live:
+            return nullcontext()
+        self.paths.append(self.video_out)
+        return OverlayVideo(self.video_out, detector.labels, detector.limits, detector.intensity)
+
+    def of_batch(
+        self, pictures: Sequence[Picture], results: Iterable[FaceResult], detector: ActionUnitDetector
+    ) -> None:
+        """Draw the faces of pictures, videos left out."""
+        if not self.needs_maps:
+            return
+        images = {picture.source: picture.image for picture in pictures}
+        for source, faces in groupby(results, key=lambda result: result.source):
+            if not is_video(Path(source)):
+                for result in [face for face in faces if face.success]:
+                    self._face(images[source], result, detector)
+
+    def _face(self, image, result: FaceResult, detector: ActionUnitDetector) -> None:
+        limits, intensity = detector.limits, detector.intensity
+        # the largest face has the plain name
+        name = Path(result.source).stem + (f"-{result.face_id}" if result.face_id else "")
+        maps = result.activation_maps
+        if self.plot is not None:
+            box = None if self.cropped else result.box
+            figure = plot_prediction(image, result.scores, result.crop, maps, box, limits, intensity=intensity)
+            self._save(figure, self.plot, result, name)
+        if self.maps is not None and result.crop is not None and maps is not None:
+            figure = plot_activation_maps(result.crop, result.scores, maps, limits, intensity, title=name)
+            self._save(figure, self.maps, result, f"{name}-maps")
+
+    def _save(self, figure, place: Path, result: FaceResult, name: str) -> None:
+        if place.suffix and not place.is_dir():
+            path = place.with_name(f"{place.stem}-{result.face_id}{place.suffix}") if result.face_id else place
+        else:
+            # numbered by the file, so that equal names of two folders do not meet
+            path = place / f"{self._places[result.source]:04d}-{name}.png"
+        self.paths.append(save_figure(figure, path))
+
+    def of_rows(self, rows: ResultFile, detector: ActionUnitDetector) -> None:
+        """Draw what tells of the whole run."""
+        labels, limits, intensity = rows.labels, detector.limits, detector.intensity
+        if self.plot is not None and self.has_videos:
+            for source, results in groupby(rows.rows(), key=lambda result: result.source):
+                video = Path(source)
+                if is_video(video):
+                    figure = plot_timeline(results, labels, limits, intensity, title=video.name)
+                    nobody = FaceResult(source, 0, 0.0, 0, False, 0.0)
+                    self._save(figure, self.plot, nobody, f"{video.stem}-timeline")
+        if self.summary is not None:
+            self.paths.append(save_figure(plot_summary(rows.rows(), labels, limits, intensity), self.summary))
+        if self.video_out is not None and not self._live:
+            self._video(rows, self.video_out, detector)
+
+    def _video(self, rows: ResultFile, path: Path, detector: ActionUnitDetector) -> None:
+        # decoded again, so that a resumed run draws all of it
+        video = self.sources[0]
+        frames = groupby(rows.rows(), key=lambda result: result.frame)
+        with OverlayVideo(path, rows.labels, detector.limits, detector.intensity) as overlay:
+            for picture, (frame, results) in zip(video_pictures(video, **self.part), frames, strict=False):
+                if picture.frame != frame:
+                    raise ValueError(f"{video} must not change while it is read; frame {frame} is missing in it now.")
+                overlay.write(picture.image, list(results), picture.timestamp)
+        self.paths.append(path)

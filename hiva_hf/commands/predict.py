@@ -20,13 +20,14 @@ class Faces(StrEnum):
     largest = "largest"
 
 
-_PICTURES = {"", ".png", ".jpg", ".jpeg", ".pdf", ".svg"}
 # more faces than these are counted, not printed
 _MOST_TABLES = 8
 
 
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Pictures, videos, and folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Pictures, videos, folders of them; webcam, or webcam:1 for the second.")
+    ],
     checkpoint: Checkpoint,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File for the results: .csv, .parquet, .jsonl or .json.")
@@ -34,6 +35,10 @@ def predict(
     plot: Annotated[
         Path | None,
         typer.Option(help="Picture of each face, timeline of each video; a folder where there are several."),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Picture of where each AU was seen, for each face; a folder where there are several."),
     ] = None,
     summary: Annotated[Path | None, typer.Option(help="Picture that sums up all faces on one page.")] = None,
     video_out: Annotated[
@@ -49,17 +54,37 @@ def predict(
             "one on the Hub as org/name/file.onnx.",
         ),
     ] = "haar",
-    min_size: Annotated[int, typer.Option("--min-size", min=1, help="Least side of a face's box in pixels.")] = 24,
+    min_size: Annotated[int, typer.Option("--min-size", min=1, help="Least side of a face's box in pixels.")] = 48,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="Table of faces that are known (.csv, .parquet, .jsonl), such as one written by --out."),
+    ] = None,
+    search_interval: Annotated[
+        float,
+        typer.Option(
+            "--search-interval",
+            help="Of a video, seconds between searches for faces, which are followed in between; 0: search each frame.",
+        ),
+    ] = 0.25,
     cropped: Annotated[bool, typer.Option("--cropped", help="The pictures are face crops; look for no face.")] = False,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Probability from which an AU is active.")
+    ] = None,
+    neutral: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write what each score is above the person's neutral face: median over a video, or over its "
+            "frames at rest, such as 1-50."
+        ),
     ] = None,
     tidy: Annotated[bool, typer.Option("--tidy", help="One row a face and action unit.")] = False,
     every: Annotated[int, typer.Option(min=1, help="Of a video, every so-manieth frame.")] = 1,
     start: Annotated[float, typer.Option(min=0, help="Of a video, from this second on.")] = 0.0,
     end: Annotated[float | None, typer.Option(min=0, help="Of a video, up to this second.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures or frames a step.")] = 32,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", help="Pictures or frames a step: a number, or auto.")
+    ] = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file that cannot be read, instead of reporting it.")
     ] = False,
@@ -70,78 +95,86 @@ def predict(
     files could not be read, 2 a mistake.
     """
     from ..detector import ActionUnitDetector
-    from ..faces import load_face_detector
-    from ..overlay import OVERLAY_SUFFIXES
+    from ..faces import GivenFaces, load_face_detector
+    from ..faces.webcam import is_webcam
+    from ..neutral import above_neutral, neutral_scores, parse_neutral
     from ..prediction import find_sources, is_video, predict_sources
     from ..results import FORMATS, ResultFile
-    from ..terminal import print_faces, progress
-    from . import pictures
+    from ..terminal import print_faces, progress, until_interrupt
+    from .pictures import Drawings
 
     if out is not None and out.suffix not in FORMATS:
         raise ValueError(f"`--out` must end in {', '.join(FORMATS)}; got {out}.")
-    for option, path, endings in (
-        ("--plot", plot, _PICTURES),
-        ("--summary", summary, _PICTURES - {""}),
-        ("--video-out", video_out, set(OVERLAY_SUFFIXES)),
-    ):
-        if path is not None and path.suffix.lower() not in endings:
-            folder = "be a folder or " if "" in endings else ""
-            known = ", ".join(sorted(endings - {""}))
-            raise ValueError(f"`{option}` must {folder}end in {known}; got {path}.")
+    if batch_size != "auto" and not batch_size.isdigit():
+        raise ValueError(f"`--batch-size` must be auto or a whole number of at least 1; got {batch_size}.")
+    sources = find_sources(paths)
+    videos = [path for path in sources if is_video(path)]
+    part: dict = {"every": every, "start": start, "end": end}
+    drawings = Drawings(sources, plot, maps, summary, video_out, part, cropped)
+    rest = None if neutral is None else parse_neutral(neutral)
+    if neutral is not None and out is None:
+        raise ValueError("`--neutral` needs a file for its columns; add `--out`.")
+    if neutral is not None and len(videos) < len(sources):
+        raise ValueError(
+            f"`--neutral` needs videos; got {len(sources) - len(videos)} pictures, which do not tell who is who. In "
+            "Python, `hiva_hf.neutral.above_neutral` takes a function that does."
+        )
     detector = ActionUnitDetector(
         checkpoint,
         faces=load_face_detector("cropped" if cropped else finder, min_size),
         device=device,
-        batch_size=batch_size,
+        batch_size=batch_size if batch_size == "auto" else int(batch_size),
+        search_interval=search_interval,
         largest_only=faces == Faces.largest,
         thresholds=threshold,
-        activation_maps=plot is not None,
+        activation_maps=drawings.needs_maps,
     )
-    sources = find_sources(paths)
-    videos = [path for path in sources if is_video(path)]
-    if video_out is not None and (len(sources), len(videos)) != (1, 1):
-        raise ValueError(f"`--video-out` needs one video as input; got {len(sources)} files with {len(videos)} videos.")
-    detector.activation_maps = detector.activation_maps and len(videos) < len(sources)
+    given = None if boxes is None else GivenFaces.load(boxes)
     digest = hashlib.sha256(b"\0".join(os.fsencode(path) for path in sources))
     settings = {
         "checkpoint": checkpoint, "sources": digest.hexdigest(), "faces": faces.value, "cropped": cropped,
-        "detector": finder, "min_size": min_size, "threshold": threshold, "tidy": tidy, "every": every, "start": start,
-        "end": end, "batch_size": batch_size,
+        "detector": finder, "min_size": min_size, "boxes": None if boxes is None else str(boxes),
+        "search_interval": search_interval, "threshold": threshold, "neutral": neutral, "tidy": tidy, **part,
+        "batch_size": detector.batch_size,
     }  # fmt: skip
-    part = {"every": every, "start": start, "end": end}
     shown: list = []
-    drawn: list[Path] = []
-    alone = len(sources) == 1
-
-    def draw_from(rows: ResultFile) -> None:
-        if plot is not None and videos:
-            drawn.extend(pictures.draw_timelines(rows, plot, alone, detector.limits))
-        if summary is not None:
-            drawn.append(pictures.draw_summary(rows, summary, detector.limits))
-        if video_out is not None:
-            drawn.append(pictures.draw_video(rows, videos[0], video_out, detector.limits, **part))
 
     with ExitStack() as stack:
         place = out
-        if out is None and ((plot is not None and videos) or summary is not None or video_out is not None):
+        if out is None and drawings.needs_rows:
             # what is drawn from all rows needs them kept, asked for or not
             place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "rows.jsonl"
-        target = None if place is None else ResultFile(place, detector.labels, detector.intensity, tidy, settings)
-        tick = stack.enter_context(progress(len(sources)))
+        target = None
+        if place is not None:
+            target = ResultFile(place, detector.labels, detector.intensity, tidy, settings)
+        if target is not None and neutral is not None:
+            target.complete = lambda rows: above_neutral(rows.rows(), neutral_scores(rows.rows(), rows.labels, rest))
+        stop = stack.enter_context(until_interrupt()) if any(map(is_webcam, videos)) else None
+        camera = stack.enter_context(drawings.camera(detector))
+        tick = stack.enter_context(progress(sources))
 
         def on_batch(seen, results, done: int) -> None:
             shown.extend(results[: _MOST_TABLES + 1 - len(shown)])
-            if plot is not None:
-                drawn.extend(pictures.draw_faces(seen, results, plot, len(drawn), alone, detector, cropped))
-            tick(done, len(seen))
+            drawings.of_batch(seen, results, detector)
+            if camera is not None and seen:
+                camera.write(seen[0].image, results, seen[0].timestamp)
+            tick(done, seen, results)
 
         report = predict_sources(
-            detector, sources, target, strict=strict, on_batch=on_batch, before_finish=draw_from, **part
+            detector,
+            sources,
+            target,
+            strict=strict,
+            on_batch=on_batch,
+            before_finish=lambda rows: drawings.of_rows(rows, detector),
+            given=given,
+            stop=stop,
+            **part,
         )
     if len(shown) <= _MOST_TABLES:
         print_faces(shown)
     typer.echo(f"{report.faces} faces in {len(sources)} files; {report.empty} pictures or frames without a face")
-    for written in [*([] if out is None else [out]), *drawn[:_MOST_TABLES]]:
+    for written in [*([] if out is None else [out]), *drawings.paths[:_MOST_TABLES]]:
         typer.echo(f"Wrote {written}")
     for error in report.errors:
         typer.echo(f"skipped: {error}", err=True)

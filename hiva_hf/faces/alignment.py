@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from PIL import Image
 
+# the five points as fractions of the box of a Haar cascade
+_IN_BOX = np.array([[0.31, 0.42], [0.69, 0.42], [0.50, 0.61], [0.335, 0.80], [0.665, 0.80]])
+
 
 @dataclass(frozen=True)
 class FaceTemplate:
@@ -90,8 +93,22 @@ def box_to_points(box: tuple[float, float, float, float]) -> np.ndarray:
         `np.ndarray` of shape (5, 2): As [`five_points`].
     """
     x0, y0, x1, y1 = box
-    fractions = np.array([[0.31, 0.42], [0.69, 0.42], [0.50, 0.61], [0.335, 0.80], [0.665, 0.80]])
-    return np.array([x0, y0]) + fractions * np.array([x1 - x0, y1 - y0])
+    return np.array([x0, y0]) + _IN_BOX * np.array([x1 - x0, y1 - y0])
+
+
+def points_to_box(points: np.ndarray) -> tuple[float, float, float, float]:
+    """The upright square in which [`box_to_points`] expects these points, as well as they allow.
+
+    Args:
+        points (`np.ndarray` of shape `(5, 2)`): As [`five_points`].
+
+    Raises:
+        ValueError: If the points coincide.
+    """
+    matrix = similarity_transform(_IN_BOX, np.asarray(points, dtype=np.float64))
+    x, y = matrix[:, :2] @ [0.5, 0.5] + matrix[:, 2]
+    half = float(np.sqrt(np.linalg.det(matrix[:, :2]))) / 2
+    return float(x) - half, float(y) - half, float(x) + half, float(y) + half
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -154,4 +171,11 @@ def _seen(matrix: np.ndarray, size: int, limits: tuple[int, int], margin: float)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-__all__ = ["FaceTemplate", "box_to_points", "five_points", "similarity_transform", "warp_face"]
+__all__ = [
+    "FaceTemplate",
+    "box_to_points",
+    "five_points",
+    "points_to_box",
+    "similarity_transform",
+    "warp_face",
+]

@@ -114,7 +114,7 @@ class YuNetDetector(_PretrainedDetector):
     Args:
         model (`str` or `Path`):
             An `.onnx` file of YuNet as of 2023, on disk or as `org/name/file.onnx` on the Hub.
-        min_size (`int`, defaults to 24): Smallest side of a box in pixels.
+        min_size (`int`, defaults to 48): Smallest side of a box in pixels.
         min_score (`float`, defaults to 0.6): Least score of a face.
 
     Raises:
@@ -150,7 +150,7 @@ class MediaPipeDetector(_PretrainedDetector):
         model (`str` or `Path`):
             A `.task` file, the bundle of a FaceLandmarker, or a `.tflite` file, a BlazeFace; on disk or as
             `org/name/file.task` on the Hub. A landmarker tells no scores.
-        min_size (`int`, defaults to 24): Smallest side of a box in pixels.
+        min_size (`int`, defaults to 48): Smallest side of a box in pixels.
         min_score (`float`, defaults to 0.5): Least certainty with which MediaPipe takes something for a face.
 
     Raises:
@@ -216,7 +216,7 @@ class MTCNNDetector(_PretrainedDetector):
     """The MTCNN of `facenet-pytorch`, which brings its weights along.
 
     Args:
-        min_size (`int`, defaults to 24): Smallest side of a box in pixels.
+        min_size (`int`, defaults to 48): Smallest side of a box in pixels.
         min_score (`float`, defaults to 0.9): Least score of a face.
 
     Raises:
@@ -259,7 +259,7 @@ def load_face_detector(name: str | Path, min_size: int = SMALLEST, min_score: fl
         name (`str` or `Path`):
             `"haar"`, `"mtcnn"`, `"cropped"` (every picture is a face), or a file: `.onnx` (YuNet), `.task` (MediaPipe
             FaceLandmarker) or `.tflite` (MediaPipe BlazeFace), on disk or as `org/name/file.onnx` on the Hub.
-        min_size (`int`, defaults to 24): Smallest side of a box in pixels.
+        min_size (`int`, defaults to 48): Smallest side of a box in pixels.
         min_score (`float`, *optional*): Least score of a face; by default that of the detector.
 
     Raises:

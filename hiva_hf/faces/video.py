@@ -70,10 +70,7 @@ def read_video(
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no video that can be read, or an argument is out of its range.
     """
-    if every < 1:
-        raise ValueError(f"`every` must be at least 1; got {every}.")
-    if start < 0 or (end is not None and end <= start):
-        raise ValueError(f"`start` and `end` must be seconds with 0 <= start < end; got {start} and {end}.")
+    check_part(every, start, end)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be a video file; there is no file {path}.")
@@ -111,6 +108,24 @@ def read_video(
             )
 
 
+def check_part(every: int, start: float, end: float | None) -> None:
+    """Refuse what names no part of a video."""
+    if every < 1:
+        raise ValueError(f"`every` must be at least 1; got {every}.")
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f"`start` and `end` must be seconds with 0 <= start < end; got {start} and {end}.")
+
+
+def video_seconds(path: str | Path) -> float | None:
+    """How long a video lasts by its own word; `None` where it tells nothing, or cannot be read."""
+    av = import_av()
+    try:
+        with av.open(str(path)) as container:
+            return _stated_duration(container) if container.streams.video else None
+    except (av.error.FFmpegError, OSError):
+        return None
+
+
 def _decode(container) -> Iterator[tuple[int, float, Any]]:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
@@ -143,4 +158,4 @@ def _upright(frame) -> Image.Image:
     return image.transpose(turn) if turn is not None else image
 
 
-__all__ = ["VIDEO_SUFFIXES", "VideoFrame", "import_av", "read_video"]
+__all__ = ["VIDEO_SUFFIXES", "VideoFrame", "check_part", "import_av", "read_video", "video_seconds"]
