@@ -26,7 +26,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[Path]:
     Args:
         paths (`Sequence[str | Path]`): Files, taken whatever their ending; `webcam`; folders, of which every
             file with the ending of a picture or video is taken, in the order of names. A folder that is linked into
-            itself is entered once.
+            itself is entered once; one that must not be read stands for itself, and is reported when its turn comes.
 
     Returns:
         `list[Path]`
@@ -38,7 +38,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[Path]:
     sources: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = [file for file in _walk(path, set()) if file.suffix.lower() in suffixes]
+            found = [entry for entry in _walk(path, set()) if entry.is_dir() or entry.suffix.lower() in suffixes]
             if not found:
                 raise FileNotFoundError(f"{path} must hold pictures or videos; no file in it has the ending of one.")
             sources += found
@@ -53,7 +53,12 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except PermissionError:
+        yield folder
+        return
+    for entry in entries:
         # `entry.is_dir()` raises for a link to itself
         if os.path.isdir(entry):
             yield from _walk(Path(entry.path), seen)
@@ -186,6 +191,8 @@ def _steps(sources: Sequence[Path], place: dict, detector: ActionUnitDetector, s
             yield from _video_steps(sources[index], index, place if reached else None, detector, stop, video)
             continue
         try:
+            if sources[index].is_dir():
+                raise PermissionError(f"{sources[index]} must be a folder that can be read; permission is denied.")
             waiting.append(as_picture(sources[index]))
         except (OSError, ValueError) as error:
             yield _Step(index, error=error)

@@ -1,6 +1,11 @@
 """Calibration: probabilities that hold what they say, stored where every way to the model finds them."""
 
+import csv
+import json
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -13,6 +18,7 @@ from hiva_hf.calibration import best_threshold, calibrate_detector, calibration_
 from hiva_hf.checkpoint import load_detector
 from hiva_hf.data import load_rendered, subject_split
 from hiva_hf.faces import FaceTemplate, WholePicture
+from hiva_hf.results import padded
 from hiva_hf.training import build_trainer, save_detector, training_arguments
 
 
@@ -122,13 +128,22 @@ def test_the_template_travels_with_the_checkpoint(calibrated):
 
 
 @pytest.mark.parametrize("maps", [False, True])
-def test_pipeline_and_detector_agree_to_the_last_digit(calibrated, maps):
+def test_command_pipeline_and_detector_agree_to_the_last_digit(calibrated, hiva, place, maps):
     classify = pipeline("image-classification", model=str(calibrated[0]), top_k=3)
     detector = ActionUnitDetector(calibrated[0], faces=WholePicture(), activation_maps=maps)
     for index in (0, 100, 333):
-        image = load_rendered()[index]["image"]
-        (face,) = detector.image(image)
-        assert {row["label"]: row["score"] for row in classify(image)} == face.scores
+        load_rendered()[index]["image"].save("face.png")
+        (face,) = detector.image("face.png")
+        assert {row["label"]: row["score"] for row in classify("face.png")} == face.scores
+        drawing = ["--plot", "drawn.png"] if maps else []
+        for name in ("out.csv", "out.json", "out.parquet"):
+            assert hiva("predict", "face.png", "-c", calibrated[0], "--cropped", "--out", name, *drawing).code == 0
+        (row,) = csv.DictReader(Path("out.csv").read_text().splitlines())
+        (stored,) = pq.read_table("out.parquet").to_pylist()
+        assert json.loads(Path("out.json").read_text())[0]["scores"] == face.scores
+        for label, score in face.scores.items():
+            assert float(row[f"{padded(label)}_p"]) == stored[f"{padded(label)}_p"] == score
+            assert int(row[f"{padded(label)}_c"]) == (score >= detector.limits[label]) == face.active[label]
 
 
 @pytest.mark.parametrize(

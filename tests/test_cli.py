@@ -94,6 +94,7 @@ def test_what_is_no_checkpoint_shows_the_tree(hiva, place, name, kind):
         Path("run/config.json").write_text("{}")
     if kind == "file":
         Path("run").write_text("mine")
+    Path("face.png").touch()
     before = files(place)
     result = hiva(name, *(["face.png"] if name == "predict" else []), "-c", "./run")
     sentence = fails_with(result, "run", "Expected:", "model.safetensors")

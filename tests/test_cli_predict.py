@@ -191,3 +191,35 @@ def test_a_broken_video_among_others_has_no_timeline_and_stops_nobody(hiva, plac
     assert result.code == 3
     assert "skipped: broken.mp4" in result.err
     assert [path.name for path in Path("lines").iterdir()] == ["0001-face-timeline.png"]
+
+
+def test_maps_of_all_action_units(hiva, place, trained, crops):
+    assert hiva("predict", *crops, "-c", trained.folder, "--cropped", "--maps", "maps").code == 0
+    assert sorted(files(place)) == ["maps", "maps/0000-first-maps.png", "maps/0001-second-maps.png"]
+    assert hiva("predict", crops[0], "-c", trained.folder, "--cropped", "--maps", "one.png").code == 0
+    with Image.open("one.png") as image:
+        assert image.width > 900
+
+
+def test_several_faces_of_one_picture_are_drawn_beside_each_other(hiva, place, trained):
+    astronaut = Image.open(Path(pytest.importorskip("skimage").__file__).parent / "data" / "astronaut.png")
+    head = astronaut.convert("RGB").crop((140, 30, 300, 190))
+    picture = Image.new("RGB", (520, 340), (120, 130, 140))
+    picture.paste(head, (10, 20))
+    picture.paste(head.resize((300, 300)), (200, 20))
+    picture.save("two.png")
+    assert hiva("predict", "two.png", "-c", trained.folder, "--plot", "drawn.png").code == 0
+    assert sorted(files(place)) == ["drawn-1.png", "drawn.png", "two.png"]
+    assert hiva("predict", "two.png", "-c", trained.folder, "--plot", "drawn").code == 0
+    assert {"drawn/0000-two.png", "drawn/0000-two-1.png"} < set(files(place))
+
+
+def test_one_picture_for_many_files_is_refused(hiva, place, trained, crops):
+    for option in ("--plot", "--maps"):
+        fails_with(hiva("predict", *crops, "-c", trained.folder, option, "all.png"), option, "folder", "2 files")
+
+
+@pytest.mark.parametrize("size", ["0", "many", "-3", "1.5"])
+def test_a_batch_size_that_is_none(hiva, place, trained, crops, size):
+    result = hiva("predict", crops[0], "-c", trained.folder, f"--batch-size={size}")
+    fails_with(result, "batch", "auto", "at least 1")

@@ -208,3 +208,85 @@ def test_a_table_for_pandas(detector, folder):
 def test_a_model_needs_its_processor(model):
     with pytest.raises(ValueError, match="`processor`"):
         ActionUnitDetector(model[0])
+
+
+def as_nobody(function):
+    """The answer of a function, as text, from a process without the rights of an administrator."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        os.write(writing, repr(function()).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        return pipe.read()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs Unix")
+def test_a_folder_that_must_not_be_read_stops_nobody(folder, detector):
+    for above in [folder, *folder.parents]:
+        if above.stat().st_uid == os.geteuid() and above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o055)
+    (folder / "below").chmod(0)
+    try:
+        names = as_nobody(lambda: [path.name for path in find_sources([folder])])
+    finally:
+        (folder / "below").chmod(0o755)
+    assert names == repr(["0.png", "1.png", "2.png", "2b.png", "3.png", "4.png", "4b.jpg", "5.png", "5b.png", "below"])
+    report = predict_sources(detector, [folder / "0.png", folder / "below"])
+    assert report.faces == 1
+    assert report.errors == [f"{folder / 'below'} must be a folder that can be read; permission is denied."]
+
+
+def test_two_runs_do_not_write_one_file(detector, tmp_path):
+    first = table(detector, tmp_path / "out.csv")
+    with pytest.raises(ValueError, match="written by one run at a time"):
+        table(detector, tmp_path / "out.csv")
+    first.close()
+    table(detector, tmp_path / "out.csv").discard()
+    assert os.listdir(tmp_path) == []
+
+
+def test_where_the_memory_does_not_hold_a_batch_it_is_halved(model, folder):
+    alone = ActionUnitDetector(*model, faces=WholePicture(), batch_size=1)
+    detector = ActionUnitDetector(*model, faces=WholePicture(), batch_size=8)
+    sizes = []
+
+    def little_memory(module, arguments):
+        sizes.append(len(arguments[0]))
+        if sizes[-1] > 3:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = detector.model.register_forward_pre_hook(little_memory)
+    try:
+        results = list(detector.images([folder / f"{n}.png" for n in range(5)]))
+    finally:
+        hook.remove()
+    assert sizes == [5, 4, 2, 2, 1]
+    for n, result in enumerate(results):
+        (expected,) = alone.image(folder / f"{n}.png")
+        assert result.scores == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_another_fault_of_the_model_is_no_lack_of_memory(model, folder):
+    detector = ActionUnitDetector(*model, faces=WholePicture())
+
+    def fault(module, arguments):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    hook = detector.model.register_forward_pre_hook(fault)
+    try:
+        with pytest.raises(RuntimeError, match="mat1"):
+            detector.image(folder / "0.png")
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("size", ["many", 0, 2.5])
+def test_a_batch_size_that_is_none(model, size):
+    with pytest.raises(ValueError, match="`batch_size` must be auto or"):
+        ActionUnitDetector(*model, faces=WholePicture(), batch_size=size)
+    assert ActionUnitDetector(*model, faces=WholePicture()).batch_size == 32
