@@ -124,6 +124,17 @@ def calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 
     return float(np.abs(gaps).sum() / len(truth))
 
 
+def uncalibrated(logits: np.ndarray, config) -> np.ndarray:
+    """Logits as they were before the calibration of a configuration.
+
+    Args:
+        logits (`np.ndarray` of shape `(num_frames, num_labels)`): As the model gives them.
+        config (`HiVAConfig`): Its `calibration_temperatures` and `calibration_biases` are undone.
+    """
+    biases, temperatures = config.calibration_biases, config.calibration_temperatures
+    return (logits - np.asarray(biases or 0.0)) * np.asarray(temperatures or 1.0)
+
+
 def calibrate_detector(trainer: Trainer, processor: HiVAProcessor, dataset: Dataset) -> Calibration:
     """Calibrate a trainer's model on validation subjects, and store the result in its config and the processor's.
 
@@ -156,4 +167,5 @@ __all__ = [
     "calibrate_detector",
     "calibration_error",
     "fit_calibration",
+    "uncalibrated",
 ]

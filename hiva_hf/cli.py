@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from .commands.calibrate import calibrate
 from .commands.evaluate import evaluate
 from .commands.predict import predict
 from .commands.train import train
@@ -11,7 +12,7 @@ from .commands.train import train
 app = typer.Typer(
     help="Facial action unit detection with HiVA.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
-for command in (train, evaluate, predict):
+for command in (train, evaluate, calibrate, predict):
     app.command()(command)
 
 

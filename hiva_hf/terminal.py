@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -17,6 +18,10 @@ from .faces.video import VIDEO_SUFFIXES, video_seconds
 from .faces.webcam import is_webcam
 from .facs import au_meaning
 from .results import FaceResult
+
+if TYPE_CHECKING:
+    # it brings the whole of training along
+    from .calibration import Calibration
 
 _OCCURRENCE = {
     "f1": "F1",
@@ -46,6 +51,23 @@ def print_metrics(metrics: dict[str, float], names: Sequence[str], title: str) -
         table.add_row(name, au_meaning(name), *(_number(metrics.get(f"{key}_{name}")) for key in columns))
     table.add_section()
     table.add_row("mean", "", *(_number(metrics.get(f"mean_{key}")) for key in columns))
+    _console().print(table)
+
+
+def print_calibration(calibration: "Calibration", title: str) -> None:
+    """A table of what a calibration changed, one row an action unit.
+
+    Args:
+        calibration (`Calibration`): Of [`calibrate_detector`].
+        title (`str`): Printed above.
+    """
+    table = Table(title=title, title_justify="left")
+    for heading in ("AU", "name", "threshold", "Brier before", "after", "calibration error before", "after"):
+        table.add_column(heading, justify="left" if heading in ("AU", "name") else "right")
+    for name, row in calibration.report.items():
+        numbers = (row[f"{key}_{moment}"] for key in ("brier", "error") for moment in ("before", "after"))
+        threshold = "as it was" if name in calibration.untouched else f"{calibration.thresholds[name]:.3f}"
+        table.add_row(name, au_meaning(name), threshold, *map(_number, numbers))
     _console().print(table)
 
 
@@ -134,4 +156,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3f}"
 
 
-__all__ = ["print_faces", "print_metrics", "progress", "until_interrupt"]
+__all__ = ["print_calibration", "print_faces", "print_metrics", "progress", "until_interrupt"]

@@ -1,5 +1,6 @@
 """Options and habits that several commands share."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,33 @@ Data = Annotated[
 def names(text: str) -> list[str]:
     """What stands between the commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def part_of_data(checkpoint: str, config, data: Path | None, part: str):
+    """The faces of a part of what a checkpoint was trained and tested on, or of other data.
+
+    Args:
+        checkpoint (`str`): Its folder or Hub id.
+        config (`HiVAConfig`): Its configuration.
+        data (`Path`, *optional*): Other data; by default what it was trained on, and not what happens to be embedded.
+        part (`str`): `test`, `validation` or `train` as its `splits.json` has them, or `all`.
+    """
+    from ..data import load_rendered
+
+    folder, subjects = Path(checkpoint), None
+    if data is None:
+        stored = folder / "results.json"
+        trained_on = json.loads(stored.read_text(encoding="utf-8")).get("data") if stored.is_file() else None
+        data = None if trained_on is None else Path(trained_on)
+    if part != "all":
+        stored = folder / "splits.json"
+        splits = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+        if part not in splits:
+            known = ", ".join([*splits, "all"])
+            raise ValueError(f"`--part` must be one of {known} for {checkpoint}; got {part!r}.")
+        subjects = splits[part]
+    intensity = config.problem_type == "regression"
+    return load_rendered(data, aus=config.au_names, intensity=intensity, subjects=subjects)
 
 
 def quiet() -> dict:

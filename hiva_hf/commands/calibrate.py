@@ -1,0 +1,53 @@
+"""`hiva calibrate`."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import Checkpoint, Data, part_of_data, quiet, write_text
+
+
+def calibrate(
+    checkpoint: Checkpoint,
+    data: Data = None,
+    part: Annotated[
+        str, typer.Option(help="validation as the checkpoint was split, or all: people it was not trained on.")
+    ] = "validation",
+):
+    """Fit probabilities and thresholds of a trained detector to people it was not trained on, and store them in it."""
+    from ..calibration import calibrate_detector
+    from ..checkpoint import load_detector
+    from ..terminal import print_calibration
+    from ..training import build_trainer, training_arguments, without_nan
+
+    folder = Path(checkpoint)
+    if part in ("train", "test"):
+        raise ValueError(
+            f"`--part` must be people that neither trained nor test the model, validation or all; got {part}."
+        )
+    model, processor = load_detector(checkpoint)
+    if not folder.is_dir():
+        raise ValueError(f"`--checkpoint` must be a folder, which is changed; got {checkpoint}. Download it first.")
+    dataset = part_of_data(checkpoint, model.config, data, part)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = training_arguments(
+            scratch, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **quiet()
+        )
+        trainer = build_trainer(model, processor, {"train": dataset}, arguments)
+        calibration = calibrate_detector(trainer, processor, dataset)
+    report = {label: without_nan(row) for label, row in calibration.report.items()}
+    stored = {
+        "config.json": {
+            "calibration_temperatures": calibration.temperatures, "calibration_biases": calibration.biases
+        },
+        "processor_config.json": {"thresholds": calibration.thresholds},
+    }  # fmt: skip
+    for name, values in stored.items():
+        content = json.loads((folder / name).read_text(encoding="utf-8")) | values
+        write_text(folder / name, json.dumps(content, indent=2, sort_keys=True) + "\n", quiet=True)
+    write_text(folder / "calibration.json", json.dumps(report, indent=2) + "\n", quiet=True)
+    print_calibration(calibration, f"{part}: {len(dataset)} faces")
+    typer.echo(f"Stored in {folder}")
