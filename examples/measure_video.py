@@ -5,7 +5,7 @@
     python examples/measure_video.py --checkpoint DIR --peer "python their_script.py {video}"
 
 Without `--video` a rendered face moves over a textured background, 640x360. Everything that `hiva predict` does is
-done, and timed from outside: decoding, finding the face and its landmarks, cropping, the model, writing the rows.
+done, and timed from outside: decoding, searching and following the face, cropping, the model, writing the rows.
 """
 
 import shlex
@@ -31,6 +31,7 @@ import hiva_hf.detector
 import hiva_hf.prediction
 from hiva_hf import ActionUnitDetector
 from hiva_hf.data import load_rendered
+from hiva_hf.faces import Face, FaceDetector
 from hiva_hf.prediction import predict_sources
 from hiva_hf.results import ResultFile
 
@@ -120,6 +121,19 @@ class Clock:
         return timed
 
 
+class TimedFaces:
+    """A face detector, timed, that can follow where the real one can."""
+
+    def __init__(self, clock: Clock, faces: FaceDetector):
+        self._search = clock.wrap("search for faces", faces)
+        if hasattr(faces, "follow"):
+            self.follow = clock.wrap("follow faces", faces.follow)
+
+    def __call__(self, image: Image.Image) -> list[Face]:
+        """Search a picture."""
+        return self._search(image)
+
+
 def measure(detector: ActionUnitDetector, video: Path, every: int, folder: Path) -> dict:
     """One run of what `hiva predict` does: seconds by stage, frames, and memory over the time of the video."""
     clock = Clock()
@@ -143,7 +157,7 @@ def measure(detector: ActionUnitDetector, video: Path, every: int, folder: Path)
         if pictures:
             held.append((pictures[-1].timestamp, memory()))
 
-    detector.faces = clock.wrap("faces and landmarks", faces)
+    detector.faces = TimedFaces(clock, faces)
     hiva_hf.detector.crop_face = clock.wrap("crop", crop)
     hiva_hf.prediction.video_pictures = clock.each("decode", frames)
     detector.processor.image_processor.preprocess = clock.wrap("crop", preprocess)
@@ -171,6 +185,7 @@ def main(
     rate: Annotated[int, typer.Option(min=1, help="Frames a second of the video that is made.")] = 25,
     every: Annotated[int, typer.Option(min=1, help="Read every so-manieth frame.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames a step.")] = 32,
+    search_interval: Annotated[float, typer.Option(min=0, help="Seconds of the video between searches.")] = 0.25,
     device: Annotated[str, typer.Option(help="Where the model runs.")] = "auto",
     peer: Annotated[
         str | None, typer.Option(help="Another program to time; {video} stands for the file. Its start counts.")
@@ -180,7 +195,7 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         video = video or make_video(folder / "face.mp4", 60 * minutes, rate)
-        detector = ActionUnitDetector(checkpoint, device=device, batch_size=batch_size)
+        detector = ActionUnitDetector(checkpoint, device=device, batch_size=batch_size, search_interval=search_interval)
         # the first pass of a network is slower
         side = detector.processor.image_processor.size["height"]
         with torch.inference_mode():
@@ -197,7 +212,7 @@ def main(
     table = Table(title=f"{frames} frames read, {report.faces} faces; {torch.get_num_threads()} threads")
     for heading in ("stage", "share of the time", "ms a frame"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in ("decode", "faces and landmarks", "crop", "model", "results", "all else"):
+    for stage in ("decode", "search for faces", "follow faces", "crop", "model", "results", "all else"):
         seconds = run["stages"][stage]
         table.add_row(stage, f"{100 * seconds / total:.1f} %", f"{1000 * seconds / frames:.2f}")
     table.add_section()

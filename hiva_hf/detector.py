@@ -226,6 +226,34 @@ class ActionUnitDetector:
             if maps is not None:
                 result.crop, result.activation_maps = crops[index], maps[index]
 
+    def plot(self, image: Image.Image | str | Path, face_id: int = 0):
+        """One face of a picture with its box, a bar an action unit, and where the strongest were seen (extra `plot`).
+
+        Args:
+            image (`PIL.Image.Image`, `str` or `Path`): A picture or its file.
+            face_id (`int`, defaults to 0): Which face, the largest first.
+
+        Returns:
+            `matplotlib.figure.Figure`, which a notebook shows.
+
+        Raises:
+            ValueError: If the picture has no such face.
+        """
+        from .plotting import plot_prediction
+
+        picture = as_picture(image)
+        chosen, self.activation_maps = self.activation_maps, self.model.config.use_ddca
+        try:
+            found = [result for result in self.step([picture]) if result.success]
+        finally:
+            self.activation_maps = chosen
+        if not 0 <= face_id < len(found):
+            raise ValueError(f"`face_id` must be one of the picture's {len(found)} faces; got {face_id}.")
+        face = found[face_id]
+        return plot_prediction(
+            picture.image, face.scores, face.crop, face.activation_maps, face.box, self.limits, intensity=self.intensity
+        )
+
     def to_dataframe(self, results: Iterable[FaceResult], tidy: bool = False, neutral: str | None = None):
         """A pandas table, one row a face or, `tidy`, one row a face and action unit.
 

@@ -1,6 +1,8 @@
 """Pictures of what the model found, made with matplotlib (extra `plot`)."""
 
 from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,22 @@ ACTIVE, INACTIVE, BOX = "#D55E00", "#9AA5B1", "#0072B2"
 PALETTE = (BOX, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", ACTIVE, "#F0E442")
 
 
+@cache
 def figure_class() -> Any:
-    """The class `Figure` of matplotlib, or an error that names the extra."""
+    """A `Figure` of matplotlib that a notebook shows by itself, or an error that names the extra."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("Pictures need matplotlib; install it with `pip install 'hiva-hf[plot]'`.") from None
-    return Figure
+
+    class ShownFigure(Figure):
+        # without pyplot a notebook would print the figure's name
+        def _repr_png_(self) -> bytes:
+            buffer = BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return ShownFigure
 
 
 def plot_prediction(

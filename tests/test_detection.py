@@ -197,3 +197,19 @@ def test_overlap_of_boxes():
 def test_of_boxes_on_one_face_the_most_certain_stays():
     sure, unsure, other = Face((1, 1, 11, 11), 0.9), Face((0, 0, 12, 12), 0.6), Face((30, 30, 60, 60), 0.7)
     assert distinct([unsure, sure, other]) == [other, sure]
+
+
+def test_a_face_that_is_where_it_was_expected_is_looked_at_once(rendered):
+    locator, looks = LandmarkLocator(), []
+    locator.network.register_forward_hook(lambda *_: looks.append(1))
+    image, points = rendered[0]
+    eyes = eye_distance(points)
+    (found,), _ = locator(image, five_points(points)[None] + 0.5 * eyes)
+    assert len(looks) == 2
+    locator(image, five_points(found)[None] + 0.02 * eyes)
+    assert len(looks) == 3
+    (alone,), _ = locator(image, five_points(found)[None] + 0.02 * eyes)
+    assert np.linalg.norm(alone - found, axis=1).max() < 0.1 * eyes
+    # of two faces one is not settled: both are looked at again
+    locator(image, np.stack([five_points(found), five_points(found) + 0.5 * eyes]))
+    assert len(looks) == 6

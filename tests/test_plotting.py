@@ -1,9 +1,13 @@
 """Pictures of a prediction: what is drawn, and files that are whole or not there."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from hiva_hf import ActionUnitDetector, hiva_small
+from hiva_hf.faces import WholePicture
 from hiva_hf.plotting import plot_prediction, save_figure
 
 SCORES = {"AU1": 0.9, "AU4": 0.2, "AU12": 0.6, "AU99": 0.4}
@@ -135,3 +139,19 @@ def test_an_earlier_file_is_replaced(tmp_path, picture):
     save_figure(draw(picture), str(path))
     with Image.open(path) as image:
         assert image.format == "PNG"
+
+
+def test_a_notebook_shows_a_figure(picture):
+    shown = Image.open(BytesIO(draw(picture)._repr_png_()))
+    assert shown.format == "PNG"
+    assert shown.width > 1000
+
+
+def test_the_detector_draws_a_face(picture):
+    two = Image.new("RGB", (224, 112), "gray")
+    detector = ActionUnitDetector(*hiva_small(["AU1", "AU12"]), faces=WholePicture())
+    figure = detector.plot(two)
+    assert len(figure.axes) == 5
+    assert not detector.activation_maps
+    with pytest.raises(ValueError, match="`face_id` must be one of the picture's 1 faces; got 1"):
+        detector.plot(two, face_id=1)
