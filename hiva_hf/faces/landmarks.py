@@ -78,8 +78,8 @@ class LandmarkLocator:
 
     Args:
         network (`LandmarkNetwork`, *optional*): By default the one that is shipped.
-        passes (`int`, defaults to 2): How often to look at most. Where the points lie as they were expected, to a tenth of the
-            distance between the eyes, once is enough.
+        passes (`int`, defaults to 2): How often to look at most; once where the points are as expected, to a tenth of
+            the distance between the eyes.
         device (`str` or `torch.device`, defaults to `"cpu"`): Where the network runs.
     """
 
