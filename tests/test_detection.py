@@ -213,3 +213,23 @@ def test_a_face_that_is_where_it_was_expected_is_looked_at_once(rendered):
     # of two faces one is not settled: both are looked at again
     locator(image, np.stack([five_points(found), five_points(found) + 0.5 * eyes]))
     assert len(looks) == 6
+
+
+def test_a_turned_face_is_found_by_the_other_cascades(detector):
+    dataset = load_rendered()
+    turned = []
+    for index in range(600):
+        points = np.asarray(dataset[index]["landmarks"]).reshape(68, 2)
+        five = five_points(points)
+        # the nose lies far from the middle of the eyes
+        if abs(five[2, 0] - five[:2, 0].mean()) > 0.45 * eye_distance(points):
+            turned.append((dataset[index]["image"].convert("RGB").resize((256, 256)), 2 * five))
+    found = [[], []]
+    for image, five in turned:
+        for thorough in (False, True):
+            faces = detector._look(image, detector.candidates(image, thorough))
+            found[thorough].append(any(np.linalg.norm(face.points.mean(0) - five.mean(0)) < 20 for face in faces))
+    either = np.logical_or(*found)
+    assert len(turned) > 15
+    assert np.mean(either) > np.mean(found[0]) + 0.1
+    assert [bool(detector(image)) for image, _ in turned] == either.tolist()

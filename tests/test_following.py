@@ -48,12 +48,15 @@ def test_a_lost_face_is_searched_for_at_once():
     assert detector.asked == ["search", "follow", "search"]
 
 
-def test_an_empty_picture_is_searched_every_frame():
+def test_an_empty_picture_is_glanced_at_every_frame():
     detector = Scripted([], [])
-    follower = FaceFollower(detector, 10.0)
-    for frame in range(3):
+    follower = FaceFollower(detector, 0.1)
+    for frame in range(4):
         assert follower(BLANK, frame / 25) == []
-    assert detector.asked == ["search"] * 3
+    assert detector.asked == ["search", "follow", "follow", "follow", "search"]
+    detector.followed = [at(3)]
+    assert [number for number, _ in follower(BLANK, 4 / 25)] == [0]
+    assert detector.asked[5:] == ["follow"]
 
 
 def test_who_turns_away_is_followed_where_the_search_sees_nobody():
@@ -163,3 +166,10 @@ def test_a_restored_follower_goes_on_to_the_last_digit(frames):
             assert (number, face.box, face.score, face.points.tolist()) == (
                 before, known.box, known.score, known.points.tolist()
             )  # fmt: skip
+
+
+def test_where_nobody_was_the_frontal_cascade_has_a_glance(frames):
+    detector = HaarDetector()
+    (face,) = detector.follow(frames[4], [])
+    (searched,) = detector(frames[4])
+    assert face.box == searched.box

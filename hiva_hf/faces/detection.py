@@ -1,5 +1,6 @@
 """Finding faces: what a detector is, and the one that works everywhere without a download."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +12,8 @@ from .landmarks import LandmarkLocator
 
 # a larger picture is searched at this length of its longer side: faces worth reading are larger than that blurs
 SEARCH_SIDE = 1600
-# the window of the cascade
+_CASCADES = ("frontalface_default", "frontalface_alt2", "profileface")
+# the window of a cascade
 _WINDOW = 24
 SMALLEST = 48
 
@@ -97,11 +99,12 @@ def import_cv2() -> Any:
 
 
 class HaarDetector:
-    """The frontal Haar cascade that OpenCV 4 carries, and our landmark network, which rejects what is no face.
+    """The Haar cascades that OpenCV 4 carries, and our landmark network, which rejects what is no face.
 
-    The cascade is asked for every place that looks like a face at all, plain background among them; the network looks
-    at each, gives the points, and its probability of a face is the score. The picture is searched reduced, so that the
-    smallest face that is wanted just fills the cascade's window: that is four times as fast for 48 pixels as for 24.
+    The frontal cascade is asked for every place that looks like a face at all, plain background among them; the network
+    looks at each, gives the points, and its probability of a face is the score. Where no face is left, a second frontal
+    cascade and the one for profiles, both ways, are asked as well. The picture is searched reduced, so that the
+    smallest face that is wanted just fills the cascade's window: four times as fast for 48 pixels as for 24.
 
     Args:
         min_size (`int`, defaults to 48):
@@ -116,25 +119,37 @@ class HaarDetector:
 
     def __init__(self, min_size: int = SMALLEST, min_score: float = 0.9, locator: LandmarkLocator | None = None):
         self._cv2 = import_cv2()
+        self._frontal, self._second, self._profile = map(self._cascade, _CASCADES)
+        self.min_size, self.min_score = max(min_size, _WINDOW), min_score
+        self.locator = locator or LandmarkLocator()
+
+    def _cascade(self, name: str) -> Any:
         folder = getattr(getattr(self._cv2, "data", None), "haarcascades", "")
-        self._cascade = self._cv2.CascadeClassifier(f"{folder}haarcascade_frontalface_default.xml")
-        if self._cascade.empty():
+        cascade = self._cv2.CascadeClassifier(f"{folder}haarcascade_{name}.xml")
+        if cascade.empty():
             raise ValueError(
                 f"OpenCV must carry Haar cascades; {self._cv2.__version__} has none. Install "
                 "'opencv-python-headless>=4.8,<5', or choose another detector."
             )
-        self.min_size, self.min_score = max(min_size, _WINDOW), min_score
-        self.locator = locator or LandmarkLocator()
+        return cascade
 
     def __call__(self, image: Image.Image) -> list[Face]:
         """Find the faces of an upright RGB picture, largest first."""
-        expected = np.array([box_to_points(box) for box in self.candidates(image)]).reshape(-1, 5, 2)
+        return self._look(image, self.candidates(image)) or self._look(image, self.candidates(image, thorough=True))
+
+    def _look(self, image: Image.Image, boxes: Sequence[tuple[float, float, float, float]]) -> list[Face]:
+        expected = np.array([box_to_points(box) for box in boxes]).reshape(-1, 5, 2)
         landmarks, presence = self.locator(image, expected)
         kept = presence >= self.min_score
         return distinct([_face(*found) for found in zip(landmarks[kept], presence[kept], strict=True)])
 
-    def candidates(self, image: Image.Image) -> list[tuple[float, float, float, float]]:
-        """The boxes of the cascade, in pixels of the picture, before the network has looked at them."""
+    def candidates(self, image: Image.Image, thorough: bool = False) -> list[tuple[float, float, float, float]]:
+        """Boxes in pixels of the picture, before the network has looked at them.
+
+        Args:
+            image (`PIL.Image.Image`): Upright RGB.
+            thorough (`bool`, defaults to `False`): Those of the other cascades in place of the frontal one's.
+        """
         scale = min(1.0, SEARCH_SIDE / max(image.size), _WINDOW / self.min_size)
         grey = image.convert("L")
         if scale < 1:
@@ -142,16 +157,26 @@ class HaarDetector:
         smallest = max(_WINDOW, round(self.min_size * scale))
         if min(grey.size) < smallest:
             return []
-        found = self._cascade.detectMultiScale(
-            np.asarray(grey), scaleFactor=1.1, minNeighbors=1, minSize=(smallest, smallest)
-        )
-        return [
-            (x / scale, y / scale, (x + width) / scale, (y + height) / scale)
-            for x, y, width, height in np.asarray(found, float).reshape(-1, 4).tolist()
-        ]
+        pixels = np.asarray(grey)
+        if not thorough:
+            found = self._boxes(self._frontal, pixels, smallest)
+        else:
+            # the cascade knows profiles of one side
+            mirrored = self._boxes(self._profile, np.ascontiguousarray(pixels[:, ::-1]), smallest)
+            mirrored[:, 0] = grey.width - mirrored[:, 0] - mirrored[:, 2]
+            ahead, side = (self._boxes(cascade, pixels, smallest) for cascade in (self._second, self._profile))
+            found = np.concatenate([ahead, side, mirrored])
+        found = found / scale
+        return [(x, y, x + width, y + height) for x, y, width, height in found.tolist()]
+
+    def _boxes(self, cascade: Any, pixels: np.ndarray, smallest: int) -> np.ndarray:
+        found = cascade.detectMultiScale(pixels, scaleFactor=1.1, minNeighbors=1, minSize=(smallest, smallest))
+        return np.array(found, dtype=float).reshape(-1, 4)
 
     def follow(self, image: Image.Image, faces: list[Face]) -> list[Face]:
         """Look for the faces of a frame in the next one, by the landmark network alone.
+
+        Where there was none, the frontal cascade has a glance.
 
         Args:
             image (`PIL.Image.Image`): The next frame, upright RGB.
@@ -160,7 +185,9 @@ class HaarDetector:
         Returns:
             `list[Face]`: Where they are now, largest first, without those that are lost.
         """
-        landmarks, presence = self.locator(image, np.array([face.points for face in faces]).reshape(-1, 5, 2))
+        if not faces:
+            return self._look(image, self.candidates(image))
+        landmarks, presence = self.locator(image, np.array([face.points for face in faces]))
         found = []
         for face, points, score in zip(faces, landmarks, presence, strict=True):
             now = _face(points, score)

@@ -68,10 +68,11 @@ class FaceFollower:
 
     A search of the whole frame takes twenty times as long as a look at where a face was. So a detector that can follow
     searches now and then, and at once when a face is lost; in between, known faces are followed. Somebody who comes
-    into the picture is seen at the next search.
+    to them is seen at the next search.
 
     Args:
-        detector (`FaceDetector`): What searches; without a method `follow` it searches every frame.
+        detector (`FaceDetector`): What searches; without a method `follow(image, faces)` it searches every frame. Given
+            no faces, `follow` may look for some at less cost than a search.
         search_interval (`float`, defaults to 0.25): Seconds of the video between two searches; 0 searches every frame.
         tracker (`FaceTracker`, *optional*): What numbers the faces.
 
@@ -106,11 +107,11 @@ class FaceFollower:
     def _find(self, image: Image.Image, timestamp: float) -> list[Face]:
         follow = getattr(self.detector, "follow", None)
         followed: list[Face] = []
-        if follow is not None and self.search_interval and self._known:
+        if follow is not None and self.search_interval and self._searched is not None:
             followed = follow(image, self._known)
             # the hair's breadth is for times like 0.1 + 0.2
-            recent = self._searched is not None and 0 <= timestamp - self._searched < self.search_interval - 1e-6
-            if recent and len(followed) == len(self._known):
+            recent = 0 <= timestamp - self._searched < self.search_interval - 1e-6
+            if recent and len(followed) >= len(self._known):
                 return followed
         self._searched = timestamp
         # a face that turns away is followed for longer than a search would find it
