@@ -140,7 +140,7 @@ def calibrate_detector(trainer: Trainer, processor: HiVAProcessor, dataset: Data
 
     Args:
         trainer (`Trainer`): From [`build_trainer`]; its metrics use the new thresholds from here on.
-        processor (`HiVAProcessor`): Gets the thresholds.
+        processor (`HiVAProcessor`): Gets the thresholds. An AU of which there is too little keeps what it had.
         dataset (`Dataset`): With `image` and `labels`, of people the model was not trained on.
 
     Returns:
@@ -152,9 +152,16 @@ def calibrate_detector(trainer: Trainer, processor: HiVAProcessor, dataset: Data
     config = cast(PreTrainedModel, trainer.model).config
     if config.problem_type == "regression":
         raise ValueError("`trainer` must hold an occurrence model; intensities are not probabilities.")
+    temperatures, biases = config.calibration_temperatures, config.calibration_biases
     config.calibration_temperatures = config.calibration_biases = None
     logits, labels = predict_logits(trainer, dataset)
     calibration = fit_calibration(labels, logits, config.au_names)
+    # what these people say nothing about stays as it was
+    for name in calibration.untouched:
+        place = config.au_names.index(name)
+        calibration.temperatures[place] = temperatures[place] if temperatures else 1.0
+        calibration.biases[place] = biases[place] if biases else 0.0
+        calibration.thresholds[name] = processor.limits(config.au_names)[name]
     config.calibration_temperatures, config.calibration_biases = calibration.temperatures, calibration.biases
     processor.thresholds = calibration.thresholds
     trainer.compute_metrics = make_compute_metrics(config.au_names, threshold=list(calibration.thresholds.values()))

@@ -134,7 +134,8 @@ class ActionUnitDetector:
 
         Args:
             image (`PIL.Image.Image`, `str` or `Path`): A picture or its file.
-            faces (`list[Face]`, *optional*): Boxes or points that are known; no face is looked for then.
+            faces (`list[Face]`, *optional*): Boxes or points that are known; no face is looked for then. Without
+                points, they are expected where an upright face has them in its box.
 
         Returns:
             `list[FaceResult]`: One a face; one with `success=False` where there is none.
@@ -183,7 +184,8 @@ class ActionUnitDetector:
             if follower is not None:
                 faces = follower(picture.image, picture.timestamp, picture.faces)
             else:
-                faces = list(enumerate(self.faces(picture.image) if picture.faces is None else picture.faces))
+                known = self.faces(picture.image) if picture.faces is None else picture.faces
+                faces = [(n if face.face_id is None else face.face_id, face) for n, face in enumerate(known)]
             if self.largest_only:
                 faces = faces[:1]
             place = (picture.source, picture.frame, picture.timestamp)
@@ -191,7 +193,7 @@ class ActionUnitDetector:
                 results.append(FaceResult(*place, face_id=-1, success=False, confidence=0.0))
             for number, face in sorted(faces, key=lambda pair: pair[0]):
                 points = [] if face.points is None else np.asarray(face.points).ravel().tolist()
-                results.append(FaceResult(*place, number, True, face.score, list(face.box), points))
+                results.append(FaceResult(*place, number, True, float(face.score), [*map(float, face.box)], points))
                 crops.append(crop_face(picture.image, face, size, self.template))
         found, done = [result for result in results if result.success], 0
         while done < len(found):
@@ -248,7 +250,8 @@ class ActionUnitDetector:
         finally:
             self.activation_maps = chosen
         if not 0 <= face_id < len(found):
-            raise ValueError(f"`face_id` must be one of the picture's {len(found)} faces; got {face_id}.")
+            there = f"it has {len(found)}" if found else "no face was found in it"
+            raise ValueError(f"`face_id` must be a face of the picture; {there}; got {face_id}.")
         face = found[face_id]
         return plot_prediction(
             picture.image, face.scores, face.crop, face.activation_maps, face.box, self.limits, intensity=self.intensity
@@ -270,6 +273,11 @@ class ActionUnitDetector:
 
         if neutral is not None:
             results = list(results)
+            if not any(result.frame for result in results):
+                raise ValueError(
+                    "`neutral` needs the frames of a video: pictures do not tell who is who. "
+                    "`hiva_hf.neutral.above_neutral` takes a function that does."
+                )
             results = above_neutral(results, neutral_scores(results, self.labels, parse_neutral(neutral)))
         return pd.DataFrame(list(table_rows(results, self.labels, self.intensity, tidy, neutral is not None)))
 

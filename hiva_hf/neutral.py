@@ -30,13 +30,17 @@ def parse_neutral(text: str) -> range | None:
     if text == "median":
         return None
     first, dash, last = text.partition("-")
-    if dash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last):
+    if dash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last):
         return range(int(first) - 1, int(last))
     raise ValueError(f"`neutral` must be median, or frames at rest counted from 1, such as 1-50; got {text!r}.")
 
 
 def neutral_scores(
-    results: Iterable[FaceResult], labels: Sequence[str], frames: range | None = None, person: Person = person_of
+    results: Iterable[FaceResult],
+    labels: Sequence[str],
+    frames: range | None = None,
+    person: Person = person_of,
+    fewest: int = 5,
 ) -> dict[Hashable, dict[str, float]]:
     """The neutral face of each person: the median score of each action unit.
 
@@ -45,17 +49,28 @@ def neutral_scores(
         labels (`Sequence[str]`): Action units.
         frames (`range`, *optional*): Frames, from 0, in which the faces are at rest; by default all.
         person (`Callable`, *optional*): Tells who a row is; by default file and `face_id`.
+        fewest (`int`, defaults to 5): Where all frames count, how many a person must be seen in: of a face that is seen
+            for a moment nobody knows how it is at rest.
 
     Returns:
-        `dict`: By person and AU; without those who are in none of the frames.
+        `dict`: By person and AU; without those who are in none of the frames, or in too few.
+
+    Raises:
+        ValueError: If nobody is in the named frames.
     """
     kept: dict[Hashable, array] = {}
     for result in results:
         if result.success and (frames is None or result.frame in frames):
             kept.setdefault(person(result), array("f")).extend(result.scores[label] for label in labels)
+    if frames is not None and not kept:
+        raise ValueError(
+            f"`neutral` must name frames in which there are faces; in {frames.start + 1}-{frames.stop} there is none."
+        )
+    least = 1 if frames is not None else fewest
     return {
         who: dict(zip(labels, np.median(np.reshape(values, (-1, len(labels))), axis=0).tolist(), strict=True))
         for who, values in kept.items()
+        if len(values) >= least * len(labels)
     }
 
 

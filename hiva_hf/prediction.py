@@ -79,11 +79,13 @@ class PredictionReport:
         faces (`int`): Faces found.
         empty (`int`): Pictures and frames without a face.
         errors (`list[str]`): One sentence for every source that could not be read, or not to its end.
+        unlisted (`list[str]`): Files that the table of faces does not name.
     """
 
     faces: int = 0
     empty: int = 0
     errors: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
 
 
 def predict_sources(
@@ -123,13 +125,12 @@ def predict_sources(
         FileNotFoundError, ValueError: For a source that cannot be read, if `strict`; else if none can be read. If
             `given` has no row of any source.
     """
-    if given is not None and not any(given.knows(source_name(source)) for source in sources):
-        raise ValueError(
-            f"`given` must have rows of what is read; its column `source` names none of {len(sources)} files, such as "
-            f"{sources[0]}."
-        )
+    unlisted: list[str] = []
     try:
+        if given is not None:
+            unlisted = given.match([source_name(source) for source in sources])
         report = _predict(detector, sources, out, strict, on_batch, given, stop, video)
+        report.unlisted = unlisted
         if out is not None:
             if before_finish is not None:
                 before_finish(out)
@@ -155,15 +156,17 @@ def _predict(detector, sources, out, strict, on_batch, given, stop, video) -> Pr
             report.errors.append(str(step.error))
         if given is not None:
             for picture in step.pictures:
-                picture.faces = given(picture.image, picture.source, picture.frame)
+                picture.faces = given(picture.image, picture.source, picture.frame if step.follower else None)
         results = detector.step(step.pictures, step.follower) if step.pictures else []
         report.faces += sum(result.success for result in results)
         report.empty += sum(not result.success for result in results)
-        if out is not None and results:
-            follower = step.follower.state() if step.follower is not None else None
-            out.write(results, {"source": step.source, "frame": step.frame, "follower": follower, **vars(report)})
+        # before the rows count as done: a run that is shot while it draws draws again
         if on_batch is not None:
             on_batch(step.pictures, results, step.source)
+        if out is not None and results:
+            told = {"faces": report.faces, "empty": report.empty, "errors": report.errors}
+            follower = step.follower.state() if step.follower is not None else None
+            out.write(results, {"source": step.source, "frame": step.frame, "follower": follower, **told})
     if report.errors and not report.faces + report.empty:
         raise ValueError("\n".join(report.errors))
     return report
@@ -208,7 +211,8 @@ def _video_steps(path: Path, index: int, place: dict | None, detector, stop, vid
     options = {**video, "on_damage": damage.append}
     if is_webcam(path):
         if place is not None:
-            # an interrupted recording ended there
+            message = f"{path} was interrupted before; what was read then is kept, and nothing was recorded now."
+            yield _Step(index + 1, error=ValueError(message))
             return
         # frames at even distances, not many at once and then a gap
         options["stop"], size = stop, 1

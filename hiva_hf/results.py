@@ -30,7 +30,8 @@ class FaceResult:
         face_id (`int`): Number of the face: by size in a picture, the same person's from frame to frame in a video; -1
             where there is none.
         success (`bool`): Whether a face was found.
-        confidence (`float`): Certainty of the face detector; 0 where it found none, NaN where it tells none.
+        confidence (`float`): Certainty of the face detector, or that of the table of faces; 0 where there is none, NaN
+            where it is not told.
         box (`list[float]`): x0, y0, x1, y1 in pixels; empty where there is no face.
         points (`list[float]`): x and y of left eye, right eye, nose tip, left and right mouth corner, in pixels.
         scores (`dict[str, float]`): By AU: probability, or intensity 0-5 from an intensity model; NaN without a face.
@@ -58,7 +59,8 @@ class FaceResult:
 
     def to_dict(self) -> dict:
         """`dict`: Everything but the pictures, as JSON can hold it."""
-        return {name: value for name, value in vars(self).items() if name not in ("crop", "activation_maps")}
+        left_out = {"crop", "activation_maps"} | (set() if self.above_neutral else {"above_neutral"})
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
 def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool, neutral: bool = False) -> dict:
@@ -237,20 +239,26 @@ class ResultFile:
 
     def discard(self) -> None:
         """Remove the hidden files; the file itself stays as it was."""
-        self.close()
+        self._close_file()
         self.progress.unlink(missing_ok=True)
         self.spool.unlink(missing_ok=True)
+        self._unlock()
 
     def close(self) -> None:
         """Leave the work as it is, for a later run to go on with."""
+        self._close_file()
+        self._unlock()
+
+    def _close_file(self) -> None:
         # a full disk does not take what is still in the buffer
         with suppress(OSError):
             self._file.close()
-        self._unlock()
 
     def _unlock(self) -> None:
         if self._lock.is_locked:
-            Path(self._lock.lock_file).unlink(missing_ok=True)
+            # not everywhere can a file be removed that is open
+            with suppress(OSError):
+                Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 
     def _completed(self) -> Iterable[FaceResult]:

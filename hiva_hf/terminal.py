@@ -62,7 +62,15 @@ def print_calibration(calibration: "Calibration", title: str) -> None:
         title (`str`): Printed above.
     """
     table = Table(title=title, title_justify="left")
-    for heading in ("AU", "name", "threshold", "Brier before", "after", "calibration error before", "after"):
+    for heading in (
+        "AU",
+        "name",
+        "threshold",
+        "Brier score uncalibrated",
+        "now",
+        "calibration error uncalibrated",
+        "now",
+    ):
         table.add_column(heading, justify="left" if heading in ("AU", "name") else "right")
     for name, row in calibration.report.items():
         numbers = (row[f"{key}_{moment}"] for key in ("brier", "error") for moment in ("before", "after"))

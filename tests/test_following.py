@@ -173,3 +173,19 @@ def test_where_nobody_was_the_frontal_cascade_has_a_glance(frames):
     (face,) = detector.follow(frames[4], [])
     (searched,) = detector(frames[4])
     assert face.box == searched.box
+
+
+def test_a_face_that_becomes_too_small_is_not_followed(frames):
+    detector = HaarDetector()
+    (face,) = detector(frames[0])
+    side = face.box[2] - face.box[0]
+    assert HaarDetector(min_size=int(side) - 8).follow(frames[0], [face])
+    assert HaarDetector(min_size=int(side) + 8).follow(frames[0], [face]) == []
+
+
+def test_equal_times_are_searched_each():
+    detector = Scripted([at(0)], [at(1)])
+    follower = FaceFollower(detector, 0.5)
+    for _ in range(3):
+        follower(BLANK, 0.0)
+    assert [asked for asked in detector.asked if asked == "search"] == ["search"] * 3

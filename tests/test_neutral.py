@@ -28,14 +28,14 @@ ROWS = [row(0, 0, 0.1), row(0, 1, 0.6), row(1, 0, 0.2), row(1, 1, 0.8), row(2, 0
 
 
 def test_the_median_of_each_person():
-    neutral = neutral_scores(ROWS, LABELS)
+    neutral = neutral_scores(ROWS, LABELS, fewest=2)
     assert neutral["v.mp4", 0] == pytest.approx({"AU1": 0.2, "AU12": 0.5})
     assert neutral["v.mp4", 1] == pytest.approx({"AU1": 0.7, "AU12": 0.5})
     assert set(neutral) == {("v.mp4", 0), ("v.mp4", 1)}
 
 
 def test_the_same_number_in_two_videos_is_two_people():
-    neutral = neutral_scores([row(0, 0, 0.25), row(0, 0, 0.75, "w.mp4")], LABELS)
+    neutral = neutral_scores([row(0, 0, 0.25), row(0, 0, 0.75, "w.mp4")], LABELS, fewest=1)
     assert [scores["AU1"] for scores in neutral.values()] == [0.25, 0.75]
 
 
@@ -57,7 +57,7 @@ def test_scores_above_and_nan_where_nobody_was_at_rest():
 def test_people_by_any_rule():
     by_folder = lambda result: result.source.split("/")[0]  # noqa: E731
     rows = [row(0, 0, 0.2, "ann/1.png"), row(0, 0, 0.4, "ann/2.png"), row(0, 0, 0.9, "bob/1.png")]
-    above = above_neutral(rows, neutral_scores(rows, LABELS, person=by_folder), by_folder)
+    above = above_neutral(rows, neutral_scores(rows, LABELS, person=by_folder, fewest=1), by_folder)
     assert [r.above_neutral["AU1"] for r in above] == pytest.approx([-0.1, 0.1, 0.0], abs=1e-6)
 
 
@@ -93,11 +93,23 @@ def test_it_needs_a_video_and_a_file(hiva, place, trained, crops, video):
     assert not Path("out.csv").exists()
 
 
-def test_in_pandas():
+def test_who_is_seen_for_a_moment_is_above_nothing():
+    assert set(neutral_scores(ROWS, LABELS, fewest=3)) == {("v.mp4", 0)}
+    assert neutral_scores(ROWS, LABELS) == {}
+
+
+def test_frames_without_a_face_are_told(hiva, place, trained, video):
+    with pytest.raises(ValueError, match="in 100-200 there is none"):
+        neutral_scores(ROWS, LABELS, parse_neutral("100-200"))
+    command = ("predict", video, "-c", trained.folder, "--cropped", "--out", "out.csv", "--neutral", "100-200")
+    fails_with(hiva(*command), "`neutral`", "100-200")
+
+
+def test_in_pandas(video):
     detector = ActionUnitDetector(*hiva_small(LABELS), faces=WholePicture())
-    pictures = [Image.new("RGB", (112, 112), colour) for colour in ("red", "green", "blue")]
-    table = detector.to_dataframe(detector.images(pictures), neutral="median")
-    assert table["AU12_n"].to_numpy() == pytest.approx(
-        (table["AU12_p"] - table["AU12_p"].median()).to_numpy(), abs=1e-6
-    )
-    assert "AU12_n" not in detector.to_dataframe(detector.images(pictures))
+    table = detector.to_dataframe(detector.video(video), neutral="median")
+    above = (table["AU12_p"] - table["AU12_p"].median()).to_numpy()
+    assert table["AU12_n"].to_numpy() == pytest.approx(above, abs=1e-6)
+    assert "AU12_n" not in detector.to_dataframe(detector.video(video))
+    with pytest.raises(ValueError, match="`neutral` needs the frames of a video"):
+        detector.to_dataframe(detector.images([Image.new("RGB", (112, 112))] * 9), neutral="median")

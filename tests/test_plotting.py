@@ -153,5 +153,8 @@ def test_the_detector_draws_a_face(picture):
     figure = detector.plot(two)
     assert len(figure.axes) == 5
     assert not detector.activation_maps
-    with pytest.raises(ValueError, match="`face_id` must be one of the picture's 1 faces; got 1"):
+    with pytest.raises(ValueError, match="`face_id` must be a face of the picture; it has 1; got 1"):
         detector.plot(two, face_id=1)
+    detector.faces = lambda image: []
+    with pytest.raises(ValueError, match="no face was found in it"):
+        detector.plot(two)

@@ -124,7 +124,12 @@ def test_a_recording_that_was_shot_is_finished_with_what_was_read(hiva, place, t
     process.kill()
     process.wait()
     kept = Path(".out.csv.rows").read_bytes().count(b"\n")
-    assert hiva(*command).code == 0
+    # the camera is not opened again, and that is told
+    result = hiva(*command, "--video-out", "seen.mp4", "--summary", "page.png")
+    assert result.code == 3
+    assert "nothing was recorded now" in result.err
+    assert not Path("seen.mp4").exists()
+    assert Path("page.png").exists()
     with open("out.csv", newline="") as file:
         # of the last row perhaps only the text was there, not yet the word that it counts
         assert len(list(csv.DictReader(file))) in (kept, kept - 1)

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from .shared import Checkpoint, Data, part_of_data, quiet, write_text
+from .shared import Checkpoint, Data, part_of_data, quiet, splits_of, write_text
 
 
 def calibrate(
     checkpoint: Checkpoint,
     data: Data = None,
     part: Annotated[
-        str, typer.Option(help="validation as the checkpoint was split, or all: people it was not trained on.")
+        str,
+        typer.Option(help="validation as the checkpoint was split, or all of --data: people it was not trained on."),
     ] = "validation",
 ):
     """Fit probabilities and thresholds of a trained detector to people it was not trained on, and store them in it."""
@@ -28,10 +29,21 @@ def calibrate(
         raise ValueError(
             f"`--part` must be people that neither trained nor test the model, validation or all; got {part}."
         )
+    if part == "all" and data is None:
+        raise ValueError("`--part all` needs `--data`, faces of people it was not trained on; got none.")
     model, processor = load_detector(checkpoint)
     if not folder.is_dir():
         raise ValueError(f"`--checkpoint` must be a folder, which is changed; got {checkpoint}. Download it first.")
+    if model.config.problem_type == "regression":
+        raise ValueError(f"`--checkpoint` must be an occurrence model; {checkpoint} tells intensities.")
     dataset = part_of_data(checkpoint, model.config, data, part)
+    known = splits_of(checkpoint)
+    strangers = {who for name in ("train", "test") for who in known.get(name, [])} & set(dataset["subject_id"])
+    if strangers:
+        raise ValueError(
+            f"`--data` must hold nobody whom the model was trained or is tested on; got "
+            f"{', '.join(sorted(strangers)[:5])}. Take other people, or `--part validation`."
+        )
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(
             scratch, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **quiet()

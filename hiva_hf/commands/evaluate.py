@@ -26,7 +26,10 @@ def evaluate(
     from ..plotting_reliability import plot_reliability
     from ..terminal import print_metrics
     from ..training import build_trainer, evaluate_detector, predict_logits, training_arguments, without_nan
+    from .pictures import SUFFIXES
 
+    if reliability is not None and reliability.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"`--reliability` must end in {', '.join(sorted(SUFFIXES))}; got {reliability}.")
     model, processor = load_detector(checkpoint)
     names, config = model.config.au_names, model.config
     if reliability is not None and config.problem_type == "regression":

@@ -1,7 +1,7 @@
 """Pictures that `hiva predict` draws: of each face, and from the rows of a whole run."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..plotting_video import plot_activation_maps, plot_summary, plot_timeline
 from ..prediction import is_video
 from ..results import FaceResult, ResultFile
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".pdf", ".svg"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".pdf", ".svg"}
 
 
 @dataclass
@@ -46,9 +46,9 @@ class Drawings:
 
     def __post_init__(self) -> None:
         for option, path, endings in (
-            ("--plot", self.plot, _SUFFIXES | {""}),
-            ("--maps", self.maps, _SUFFIXES | {""}),
-            ("--summary", self.summary, _SUFFIXES),
+            ("--plot", self.plot, SUFFIXES | {""}),
+            ("--maps", self.maps, SUFFIXES | {""}),
+            ("--summary", self.summary, SUFFIXES),
             ("--video-out", self.video_out, set(OVERLAY_SUFFIXES)),
         ):
             if path is None:
@@ -78,12 +78,22 @@ class Drawings:
         """`bool`: Whether the rows of the whole run must be kept until its end."""
         return (self.plot is not None and self.has_videos) or self.summary is not None or self.video_out is not None
 
-    def camera(self, detector: ActionUnitDetector) -> AbstractContextManager[OverlayVideo | None]:
-        """What a camera saw cannot be read again: its video is drawn as it comes."""
-        if self.video_out is None or not self._live:
-            return nullcontext()
-        self.paths.append(self.video_out)
-        return OverlayVideo(self.video_out, detector.labels, detector.limits, detector.intensity)
+    @contextmanager
+    def camera(self, detector: ActionUnitDetector) -> Iterator[Callable[[Picture, Sequence[FaceResult]], None]]:
+        """What a camera saw cannot be read again: its video is drawn as it comes, and is there if anything was seen."""
+        with ExitStack() as stack:
+            opened: list[OverlayVideo] = []
+
+            def write(picture: Picture, results: Sequence[FaceResult]) -> None:
+                if self.video_out is None or not self._live:
+                    return
+                if not opened:
+                    overlay = OverlayVideo(self.video_out, detector.labels, detector.limits, detector.intensity)
+                    opened.append(stack.enter_context(overlay))
+                    self.paths.append(self.video_out)
+                opened[0].write(picture.image, results, picture.timestamp)
+
+            yield write
 
     def of_batch(
         self, pictures: Sequence[Picture], results: Iterable[FaceResult], detector: ActionUnitDetector
@@ -115,11 +125,14 @@ class Drawings:
             path = place.with_name(f"{place.stem}-{result.face_id}{place.suffix}") if result.face_id else place
         else:
             # numbered by the file, so that equal names of two folders do not meet
-            path = place / f"{self._places[result.source]:04d}-{name}.png"
+            path = place / f"{self._places[result.source]:04d}-{name.replace(':', '-')}.png"
         self.paths.append(save_figure(figure, path))
 
     def of_rows(self, rows: ResultFile, detector: ActionUnitDetector) -> None:
         """Draw what tells of the whole run."""
+        if not rows.state:
+            # nothing was read, so there is nothing to draw
+            return
         labels, limits, intensity = rows.labels, detector.limits, detector.intensity
         if self.plot is not None and self.has_videos:
             for source, results in groupby(rows.rows(), key=lambda result: result.source):

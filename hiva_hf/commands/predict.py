@@ -105,8 +105,12 @@ def predict(
 
     if out is not None and out.suffix not in FORMATS:
         raise ValueError(f"`--out` must end in {', '.join(FORMATS)}; got {out}.")
-    if batch_size != "auto" and not batch_size.isdigit():
+    if batch_size != "auto" and not batch_size.isdecimal():
         raise ValueError(f"`--batch-size` must be auto or a whole number of at least 1; got {batch_size}.")
+    if boxes is not None and cropped:
+        raise ValueError(
+            "`--boxes` says where the faces are, `--cropped` that there is nothing to find; give one of them."
+        )
     sources = find_sources(paths)
     videos = [path for path in sources if is_video(path)]
     part: dict = {"every": every, "start": start, "end": end}
@@ -119,9 +123,10 @@ def predict(
             f"`--neutral` needs videos; got {len(sources) - len(videos)} pictures, which do not tell who is who. In "
             "Python, `hiva_hf.neutral.above_neutral` takes a function that does."
         )
+    given = None if boxes is None else GivenFaces.load(boxes)
     detector = ActionUnitDetector(
         checkpoint,
-        faces=load_face_detector("cropped" if cropped else finder, min_size),
+        faces=load_face_detector("cropped" if cropped or given is not None else finder, min_size),
         device=device,
         batch_size=batch_size if batch_size == "auto" else int(batch_size),
         search_interval=search_interval,
@@ -129,11 +134,13 @@ def predict(
         thresholds=threshold,
         activation_maps=drawings.needs_maps,
     )
-    given = None if boxes is None else GivenFaces.load(boxes)
+    if drawings.maps is not None and not detector.activation_maps:
+        raise ValueError("`--maps` needs pictures, and a model with DDCA, which sees where; got none.")
+    known = None if boxes is None else hashlib.sha256(boxes.read_bytes()).hexdigest()
     digest = hashlib.sha256(b"\0".join(os.fsencode(path) for path in sources))
     settings = {
         "checkpoint": checkpoint, "sources": digest.hexdigest(), "faces": faces.value, "cropped": cropped,
-        "detector": finder, "min_size": min_size, "boxes": None if boxes is None else str(boxes),
+        "detector": finder, "min_size": min_size, "boxes": known,
         "search_interval": search_interval, "threshold": threshold, "neutral": neutral, "tidy": tidy, **part,
         "batch_size": detector.batch_size,
     }  # fmt: skip
@@ -147,6 +154,7 @@ def predict(
         target = None
         if place is not None:
             target = ResultFile(place, detector.labels, detector.intensity, tidy, settings)
+            stack.callback(target.close)
         if target is not None and neutral is not None:
             target.complete = lambda rows: above_neutral(rows.rows(), neutral_scores(rows.rows(), rows.labels, rest))
         stop = stack.enter_context(until_interrupt()) if any(map(is_webcam, videos)) else None
@@ -156,8 +164,8 @@ def predict(
         def on_batch(seen, results, done: int) -> None:
             shown.extend(results[: _MOST_TABLES + 1 - len(shown)])
             drawings.of_batch(seen, results, detector)
-            if camera is not None and seen:
-                camera.write(seen[0].image, results, seen[0].timestamp)
+            if seen:
+                camera(seen[0], results)
             tick(done, seen, results)
 
         report = predict_sources(
@@ -176,6 +184,8 @@ def predict(
     typer.echo(f"{report.faces} faces in {len(sources)} files; {report.empty} pictures or frames without a face")
     for written in [*([] if out is None else [out]), *drawings.paths[:_MOST_TABLES]]:
         typer.echo(f"Wrote {written}")
+    if report.unlisted:
+        typer.echo(f"{len(report.unlisted)} files are not in {boxes}, such as {report.unlisted[0]}", err=True)
     for error in report.errors:
         typer.echo(f"skipped: {error}", err=True)
     if report.errors:

@@ -35,14 +35,19 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str):
         trained_on = json.loads(stored.read_text(encoding="utf-8")).get("data") if stored.is_file() else None
         data = None if trained_on is None else Path(trained_on)
     if part != "all":
-        stored = folder / "splits.json"
-        splits = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+        splits = splits_of(checkpoint)
         if part not in splits:
             known = ", ".join([*splits, "all"])
             raise ValueError(f"`--part` must be one of {known} for {checkpoint}; got {part!r}.")
         subjects = splits[part]
     intensity = config.problem_type == "regression"
     return load_rendered(data, aus=config.au_names, intensity=intensity, subjects=subjects)
+
+
+def splits_of(checkpoint: str) -> dict[str, list[str]]:
+    """Who trained, validated and tested a checkpoint; empty where it does not tell."""
+    stored = Path(checkpoint) / "splits.json"
+    return json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
 
 
 def quiet() -> dict:

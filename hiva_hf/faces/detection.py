@@ -192,7 +192,8 @@ class HaarDetector:
         for face, points, score in zip(faces, landmarks, presence, strict=True):
             now = _face(points, score)
             # no face grows by a third from one frame to the next: the network saw something else
-            if score >= self.min_score and 0.56 < now.area / face.area < 1.78:
+            steady = 0.56 < now.area / face.area < 1.78
+            if score >= self.min_score and steady and now.box[2] - now.box[0] >= self.min_size:
                 found.append(now)
         return distinct(found)
 

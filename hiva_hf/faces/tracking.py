@@ -107,10 +107,11 @@ class FaceFollower:
     def _find(self, image: Image.Image, timestamp: float) -> list[Face]:
         follow = getattr(self.detector, "follow", None)
         followed: list[Face] = []
-        if follow is not None and self.search_interval and self._searched is not None:
+        placed = all(face.points is not None for face in self._known)
+        if follow is not None and self.search_interval and self._searched is not None and placed:
             followed = follow(image, self._known)
             # the hair's breadth is for times like 0.1 + 0.2
-            recent = 0 <= timestamp - self._searched < self.search_interval - 1e-6
+            recent = 0 < timestamp - self._searched < self.search_interval - 1e-6
             if recent and len(followed) >= len(self._known):
                 return followed
         self._searched = timestamp
@@ -120,7 +121,11 @@ class FaceFollower:
     def state(self) -> dict:
         """`dict`: What [`FaceFollower.restore`] takes, as JSON can hold it."""
         known = [
-            [list(face.box), face.score, None if face.points is None else np.asarray(face.points).tolist()]
+            [
+                [*map(float, face.box)],
+                float(face.score),
+                None if face.points is None else np.asarray(face.points).tolist(),
+            ]
             for face in self._known
         ]
         return {"tracker": self.tracker.state(), "searched": self._searched, "known": known}

@@ -29,7 +29,8 @@ def read_webcam(
 ) -> Iterator[VideoFrame]:
     """Watch a camera.
 
-    Frames that come while the one before is still worked on are lost; the times of the others stay true.
+    Frames that come while the one before is still worked on are lost. Times are those at which frames were fetched; a
+    camera may hold one back a little.
 
     Args:
         source (`str` or `Path`): `webcam`, the first camera; `webcam:1`, the second; `webcam:/dev/video3`, a device.
@@ -53,9 +54,11 @@ def read_webcam(
     # what it says of a camera that is not there, the error below says better
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        camera = cv2.VideoCapture(int(which) if which.isdigit() else which)
+        camera = cv2.VideoCapture(int(which) if which.isdecimal() else which)
     finally:
         cv2.utils.logging.setLogLevel(level)
+    # of several frames that wait, the newest is wanted
+    camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     try:
         index, begin = 0, 0.0
         while stop is None or not stop():
