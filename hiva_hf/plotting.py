@@ -17,15 +17,18 @@ ACTIVE, INACTIVE, BOX = "#D55E00", "#9AA5B1", "#0072B2"
 PALETTE = (BOX, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", ACTIVE, "#F0E442")
 
 
-@cache
 def figure_class() -> Any:
     """A `Figure` of matplotlib that a notebook shows by itself, or an error that names the extra."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("Pictures need matplotlib; install it with `pip install 'hiva-hf[plot]'`.") from None
+    return _shown(Figure)
 
-    class ShownFigure(Figure):
+
+@cache
+def _shown(figure_class: Any) -> Any:
+    class ShownFigure(figure_class):
         # without pyplot a notebook would print the figure's name
         def _repr_png_(self) -> bytes:
             buffer = BytesIO()
