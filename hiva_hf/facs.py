@@ -69,6 +69,13 @@ _TABLE = (
 ACTION_UNITS: dict[str, ActionUnit] = {au.label: au for au in _TABLE}
 
 BP4D_AUS = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
+GFT_AUS = ("AU1", "AU2", "AU4", "AU6", "AU10", "AU12", "AU14", "AU15", "AU23", "AU24")
+AFF_WILD2_AUS = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
+# what CK+ codes often enough to learn from (Lucey et al., CVPR Workshops 2010, table 3)
+CK_PLUS_AUS = (
+    "AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU11", "AU12", "AU15", "AU17", "AU20", "AU23", "AU24", "AU25",
+    "AU26", "AU27",
+)  # fmt: skip
 DISFA_AUS = ("AU1", "AU2", "AU4", "AU6", "AU9", "AU12", "AU25", "AU26")
 
 _SPELLING = re.compile(r"(?:AU[ _-]?)?0*(\d+)", re.IGNORECASE)
@@ -99,4 +106,14 @@ def au_meaning(label: str) -> str:
     return unit.name if unit else ""
 
 
-__all__ = ["ACTION_UNITS", "BP4D_AUS", "DISFA_AUS", "ActionUnit", "au_label", "au_meaning"]
+__all__ = [
+    "ACTION_UNITS",
+    "AFF_WILD2_AUS",
+    "BP4D_AUS",
+    "CK_PLUS_AUS",
+    "DISFA_AUS",
+    "GFT_AUS",
+    "ActionUnit",
+    "au_label",
+    "au_meaning",
+]

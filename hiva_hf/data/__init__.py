@@ -1,8 +1,33 @@
-"""Datasets, subject-exclusive splits, and what turns their rows into model inputs."""
+"""Datasets in one form, protocols that keep people apart, and what turns rows into model inputs."""
 
+from .aff_wild2 import load_aff_wild2
 from .augmentation import FaceAugmentation
+from .bp4d import load_bp4d, load_bp4d_plus
+from .ck_plus import load_ck_plus
+from .disfa import load_disfa
+from .folder import load_folder
+from .gft import load_gft
+from .protocols import Fold, protocol_folds
 from .rendered import load_rendered
+from .schema import LoadReport, au_dataset, au_names
 from .splits import subject_split
 from .transforms import FaceTransform
 
-__all__ = ["FaceAugmentation", "FaceTransform", "load_rendered", "subject_split"]
+__all__ = [
+    "FaceAugmentation",
+    "FaceTransform",
+    "Fold",
+    "LoadReport",
+    "au_dataset",
+    "au_names",
+    "load_aff_wild2",
+    "load_bp4d",
+    "load_bp4d_plus",
+    "load_ck_plus",
+    "load_disfa",
+    "load_folder",
+    "load_gft",
+    "load_rendered",
+    "protocol_folds",
+    "subject_split",
+]

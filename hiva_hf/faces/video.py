@@ -92,7 +92,7 @@ def read_video(
                     return
                 if index % every or timestamp < start or index < skip_frames:
                     continue
-                yield VideoFrame(index, timestamp, _upright(frame))
+                yield VideoFrame(index, timestamp, upright(frame))
         except av.error.FFmpegError as error:
             if index < 0:
                 raise ValueError(f"{path} must hold a video that FFmpeg can decode; {error}.") from None
@@ -152,10 +152,11 @@ def _stated_duration(container) -> float | None:
     return None
 
 
-def _upright(frame) -> Image.Image:
+def upright(frame) -> Image.Image:
+    """A decoded frame as RGB, turned as its container says."""
     image = frame.to_image()
     turn = _QUARTER_TURNS.get(round(frame.rotation) % 360)
     return image.transpose(turn) if turn is not None else image
 
 
-__all__ = ["VIDEO_SUFFIXES", "VideoFrame", "check_part", "import_av", "read_video", "video_seconds"]
+__all__ = ["VIDEO_SUFFIXES", "VideoFrame", "check_part", "import_av", "read_video", "upright", "video_seconds"]
