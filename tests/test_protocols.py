@@ -53,7 +53,7 @@ def test_any_number_of_parts_of_any_people(count):
 
 
 def test_parts_have_about_equal_frames():
-    sizes = [60, 10, 10, 10, 10, 10, 10]
+    sizes = [30, 10, 10, 10, 10, 10, 10, 30]
     dataset = Dataset.from_dict({"subject_id": [f"P{n}" for n, size in enumerate(sizes) for _ in range(size)]})
     for fold in protocol_folds(dataset, 2):
         assert len(fold.split(dataset)["test"]) == 60
