@@ -7,6 +7,7 @@ from .ck_plus import load_ck_plus
 from .disfa import load_disfa
 from .folder import load_folder
 from .gft import load_gft
+from .merging import merge_datasets, resample, sampling_weights
 from .protocols import Fold, protocol_folds
 from .rendered import load_rendered
 from .schema import LoadReport, au_dataset, au_names
@@ -28,6 +29,9 @@ __all__ = [
     "load_folder",
     "load_gft",
     "load_rendered",
+    "merge_datasets",
     "protocol_folds",
+    "resample",
+    "sampling_weights",
     "subject_split",
 ]

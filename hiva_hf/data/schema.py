@@ -58,11 +58,11 @@ def warn_of(report: LoadReport) -> None:
 
 
 def au_dataset(
-    name: str,
+    name: str | Sequence[str],
     aus: Sequence[str],
     labels: np.ndarray,
     *,
-    images: Sequence[str],
+    images: Sequence[str] | pa.Array,
     subjects: Sequence[str],
     sequences: Sequence[str],
     frames: Sequence[int],
@@ -72,10 +72,10 @@ def au_dataset(
     """A dataset of the common form, built from columns; no image is read.
 
     Args:
-        name (`str`): Of the dataset, in the column `dataset`.
+        name (`str` or `Sequence[str]`): Of the dataset, in the column `dataset`; one for all rows or one a row.
         aus (`Sequence[str]`): Action units, in the order of the labels; `dataset.info.description` keeps them.
         labels (`np.ndarray` of shape `(num_frames, num_labels)`): 1 active, 0 inactive, -100 not coded.
-        images (`Sequence[str]`): Files.
+        images (`Sequence[str]` or `pyarrow.Array`): Files; or the column of another dataset.
         subjects (`Sequence[str]`): Who is seen.
         sequences (`Sequence[str]`): In which recording.
         frames (`Sequence[int]`): Number in the recording, as the dataset counts.
@@ -87,9 +87,10 @@ def au_dataset(
         `frame` and `dataset`.
     """
     names = " ".join(au_label(au) for au in aus)
-    columns: dict = {"image": pa.StructArray.from_arrays(
-        [pa.nulls(len(images), pa.binary()), pa.array(images, pa.string())], names=["bytes", "path"]
-    )}  # fmt: skip
+    if not isinstance(images, pa.Array):
+        paths = pa.array(images, pa.string())
+        images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], names=["bytes", "path"])
+    columns: dict = {"image": images}
     features: dict = {"image": image_feature or Image()}
     for column, values in (("labels", labels), ("intensities", intensities)):
         if values is not None:
@@ -100,7 +101,7 @@ def au_dataset(
         "subject_id": pa.array(subjects, pa.string()),
         "sequence_id": pa.array(sequences, pa.string()),
         "frame": pa.array(frames, pa.int32()),
-        "dataset": pa.array([name] * len(images), pa.string()),
+        "dataset": pa.array([name] * len(images) if isinstance(name, str) else name, pa.string()),
     }
     features |= {key: Value(kind) for key, kind in (
         ("subject_id", "string"), ("sequence_id", "string"), ("frame", "int32"), ("dataset", "string")
