@@ -4,10 +4,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import pearsonr
-from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, mean_squared_error, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    mean_absolute_error,
+    mean_squared_error,
+    roc_auc_score,
+)
 from transformers.trainer_utils import EvalPrediction
 
 MISSING_LABEL = -100
+_OCCURRENCE = (
+    "f1", "precision", "recall", "skew_f1", "auc", "ap", "accuracy", "base_rate", "always_positive_f1",
+)  # fmt: skip
 
 
 def au_metrics(
@@ -25,10 +34,16 @@ def au_metrics(
         threshold (`float` or `Sequence[float]`, defaults to 0.5): Active at or above; one for all or one an AU.
 
     Returns:
-        `dict[str, float]`: `f1_AU12`, `auc_AU12`, `accuracy_AU12`, `base_rate_AU12` and `always_positive_f1_AU12` for
-        each AU, and `mean_f1`, `mean_auc`, `mean_accuracy`, `mean_always_positive_f1` over the AUs where they exist.
-        NaN where an AU was never coded, and for the AUC also where only one class occurs. F1 of an AU that is never
-        active and never predicted is 0, as the field counts it.
+        `dict[str, float]`: For each AU, such as `f1_AU12`, and as `mean_f1` over the AUs where it exists:
+
+            - `f1`, `precision`, `recall`, `accuracy` at the threshold;
+            - `skew_f1`, F1 if active and inactive frames were equally many (Jeni, Cohn and De la Torre, ACII 2013):
+              unlike F1 it can be compared between AUs and datasets of other base rates;
+            - `auc` (ROC) and `ap` (average precision) of the scores;
+            - `base_rate`, and `always_positive_f1`, what calling every frame active scores.
+
+        **NaN is undefined**, and in no mean: an AU that was never coded; F1, recall and average precision where it is
+        never active; precision where nothing is called active; AUC and `skew_f1` where only one class occurs.
 
     Raises:
         ValueError: If shapes differ, or `names` or `threshold` do not fit them.
@@ -46,17 +61,24 @@ def au_metrics(
     for column, name in enumerate(names):
         coded = is_coded(labels[:, column])
         truth, score = labels[coded, column].astype(int), scores[coded, column]
-        row = dict.fromkeys(("f1", "auc", "accuracy", "base_rate", "always_positive_f1"), float("nan"))
+        row = dict.fromkeys(_OCCURRENCE, float("nan"))
         if coded.any():
+            rate = truth.mean()
             predicted = (score >= thresholds[column]).astype(int)
-            row["f1"] = f1_score(truth, predicted, zero_division=0)
-            row["accuracy"] = accuracy_score(truth, predicted)
-            row["base_rate"] = truth.mean()
-            row["always_positive_f1"] = f1_score(truth, np.ones_like(truth), zero_division=0)
-            if 0 < truth.mean() < 1:
+            # once for all of them: scikit-learn counts anew for each
+            (quiet, false), (missed, hit) = confusion_matrix(truth, predicted, labels=[0, 1]).tolist()
+            row["accuracy"], row["base_rate"] = (hit + quiet) / len(truth), rate
+            if hit + false:
+                row["precision"] = hit / (hit + false)
+            if rate > 0:
+                row["f1"], row["recall"] = 2 * hit / (2 * hit + false + missed), hit / (hit + missed)
+                row["ap"] = average_precision_score(truth, score)
+                row["always_positive_f1"] = 2 * rate / (1 + rate)
+            if 0 < rate < 1:
                 row["auc"] = roc_auc_score(truth, score)
+                row["skew_f1"] = 2 * hit / (2 * hit + missed + false * rate / (1 - rate))
         result.update({f"{key}_{name}": float(value) for key, value in row.items()})
-    return result | _means(result, names, ("f1", "auc", "accuracy", "always_positive_f1"))
+    return result | _means(result, names, [key for key in _OCCURRENCE if key != "base_rate"])
 
 
 def intensity_metrics(labels: np.ndarray, values: np.ndarray, names: Sequence[str] | None = None) -> dict[str, float]:

@@ -32,11 +32,21 @@ def test_values_worked_out_by_hand():
     # at 0.5: two hits, one false alarm, one miss; of 15 pairs 0.9 wins 5, 0.6 wins 4, 0.2 wins 2
     expected = {
         "f1_AU12": 2 / 3,
+        "precision_AU12": 2 / 3,
+        "recall_AU12": 2 / 3,
+        # as if 3 of 6 were active: a false alarm counts 3 / 5
+        "skew_f1_AU12": 4 / (4 + 1 + 3 / 5),
         "auc_AU12": 11 / 15,
+        # the three hits come first, third and sixth
+        "ap_AU12": (1 / 1 + 2 / 3 + 3 / 6) / 3,
         "accuracy_AU12": 6 / 8,
         "base_rate_AU12": 3 / 8,
         "always_positive_f1_AU12": 6 / 11,
         "mean_f1": 2 / 3,
+        "mean_precision": 2 / 3,
+        "mean_recall": 2 / 3,
+        "mean_skew_f1": 4 / (4 + 1 + 3 / 5),
+        "mean_ap": (1 / 1 + 2 / 3 + 3 / 6) / 3,
         "mean_auc": 11 / 15,
         "mean_accuracy": 6 / 8,
         "mean_always_positive_f1": 6 / 11,
@@ -108,10 +118,30 @@ def test_one_class_has_no_auc(value):
     assert result["base_rate_AU1"] == value
 
 
-def test_a_unit_never_active_and_never_predicted_has_f1_zero():
-    result = au_metrics(column(0, 0), column(0.1, 0.2))
-    assert result["f1_0"] == result["mean_f1"] == 0.0
-    assert result["accuracy_0"] == 1.0
+def test_what_is_undefined_is_neither_0_nor_1():
+    never = au_metrics(column(0, 0), column(0.1, 0.2))
+    undefined = {key.removesuffix("_0") for key, value in never.items() if math.isnan(value) and key.endswith("_0")}
+    assert undefined == {"f1", "precision", "recall", "skew_f1", "auc", "ap", "always_positive_f1"}
+    assert never["accuracy_0"] == 1.0
+    false_alarm = au_metrics(column(0, 0), column(0.9, 0.2))
+    assert (false_alarm["precision_0"], false_alarm["accuracy_0"]) == (0.0, 0.5)
+    assert math.isnan(false_alarm["f1_0"])
+    missed = au_metrics(column(1, 0), column(0.1, 0.2))
+    assert (missed["f1_0"], missed["recall_0"], missed["skew_f1_0"]) == (0.0, 0.0, 0.0)
+    assert math.isnan(missed["precision_0"])
+    both = au_metrics(np.hstack([column(0, 0), column(1, 0)]), np.hstack([column(0.1, 0.2), column(0.9, 0.2)]))
+    assert both["mean_f1"] == both["f1_1"] == 1.0
+
+
+def test_skew_normalised_f1_does_not_depend_on_the_base_rate():
+    # the same rates of hits and false alarms among 10 active and 10, 100 or 1000 inactive frames
+    values = []
+    for inactive in (10, 100, 1000):
+        labels = column(*[1] * 10, *[0] * inactive)
+        scores = column(*[0.9] * 7, *[0.1] * 3, *[0.9] * (inactive // 5), *[0.1] * (inactive - inactive // 5))
+        values.append(au_metrics(labels, scores)["skew_f1_0"])
+    # 7 hits, 3 missed, 2 of 10 false
+    assert values == pytest.approx([14 / (14 + 3 + 2)] * 3)
 
 
 @pytest.mark.parametrize("active", [1, 3, 7, 10])
