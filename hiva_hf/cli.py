@@ -5,6 +5,7 @@ import sys
 import typer
 
 from .commands.calibrate import calibrate
+from .commands.data import app as data
 from .commands.evaluate import evaluate
 from .commands.predict import predict
 from .commands.train import train
@@ -14,6 +15,7 @@ app = typer.Typer(
 )
 for command in (train, evaluate, calibrate, predict):
     app.command()(command)
+app.add_typer(data, name="data")
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

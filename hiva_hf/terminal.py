@@ -134,6 +134,24 @@ def progress(sources: Sequence[Path]) -> Iterator[Callable[[int, Sequence[Pictur
 
 
 @contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A plain progress bar on standard error; nothing where nobody looks.
+
+    Args:
+        what (`str`): What is done.
+        total (`int`): How many there are.
+
+    Yields:
+        `Callable`: To be told how many are done.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
 def until_interrupt() -> Iterator[Callable[[], bool]]:
     """Ctrl-C, or a polite kill, ends a recording and not the program; a second one ends the program.
 
@@ -164,4 +182,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3f}"
 
 
-__all__ = ["print_calibration", "print_faces", "print_metrics", "progress", "until_interrupt"]
+__all__ = ["counting", "print_calibration", "print_faces", "print_metrics", "progress", "until_interrupt"]

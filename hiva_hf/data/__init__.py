@@ -8,6 +8,8 @@ from .disfa import load_disfa
 from .folder import load_folder
 from .gft import load_gft
 from .merging import merge_datasets, resample, sampling_weights
+from .prepared import load_prepared
+from .preparing import Preparation, PrepareReport, prepare_faces
 from .protocols import Fold, protocol_folds
 from .rendered import load_rendered
 from .schema import LoadReport, au_dataset, au_names
@@ -19,6 +21,8 @@ __all__ = [
     "FaceTransform",
     "Fold",
     "LoadReport",
+    "Preparation",
+    "PrepareReport",
     "au_dataset",
     "au_names",
     "load_aff_wild2",
@@ -28,8 +32,10 @@ __all__ = [
     "load_disfa",
     "load_folder",
     "load_gft",
+    "load_prepared",
     "load_rendered",
     "merge_datasets",
+    "prepare_faces",
     "protocol_folds",
     "resample",
     "sampling_weights",

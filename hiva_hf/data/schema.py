@@ -1,5 +1,6 @@
 """One form for the rows of every dataset, and the account of what was left out."""
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,10 @@ from ..loss_hiva import MISSING_LABEL
 
 logger = logging.getLogger(__name__)
 
+# in the metadata of parquet files: how their faces were cut out
+ALIGNMENT_KEY = b"hiva_alignment"
 _NAMES = "Action units of the labels: "
+_ALIGNMENT = "Faces were cut out by: "
 # how many of what was left out a report names
 _EXAMPLES = 5
 
@@ -86,7 +90,7 @@ def au_dataset(
         `datasets.Dataset` with the columns `image`, `labels`, `intensities` where given, `subject_id`, `sequence_id`,
         `frame` and `dataset`.
     """
-    names = " ".join(au_label(au) for au in aus)
+    names = [au_label(au) for au in aus]
     if not isinstance(images, pa.Array):
         paths = pa.array(images, pa.string())
         images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], names=["bytes", "path"])
@@ -108,7 +112,7 @@ def au_dataset(
     )}  # fmt: skip
     schema = Features(features)
     table = pa.table(columns, schema=schema.arrow_schema)
-    return Dataset(table, info=DatasetInfo(features=schema, description=_NAMES + names))
+    return Dataset(table, info=DatasetInfo(features=schema, description=describe(names)))
 
 
 def au_names(dataset: Dataset) -> list[str]:
@@ -124,6 +128,20 @@ def au_names(dataset: Dataset) -> list[str]:
         "`dataset` must tell the action units of its labels, as those of `hiva_hf.data` do; it does not. Load it with "
         f"one of its loaders, or write them into `dataset.info.description`, as {_NAMES}AU1 AU12."
     )
+
+
+def alignment_of(dataset: Dataset) -> dict | None:
+    """How the faces of prepared data were cut out, see [`Preparation`]; `None` where it is not told."""
+    for line in dataset.info.description.splitlines():
+        if line.startswith(_ALIGNMENT):
+            return json.loads(line.removeprefix(_ALIGNMENT))
+    return None
+
+
+def describe(aus: Sequence[str], alignment: dict | None = None) -> str:
+    """`info.description` of a dataset, which [`au_names`] and [`alignment_of`] read."""
+    lines = [_NAMES + " ".join(aus)]
+    return "\n".join(lines if alignment is None else [*lines, _ALIGNMENT + json.dumps(alignment)])
 
 
 def occurrence(codes: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from .augmentation import FaceAugmentation
 class FaceTransform:
     """A function for `Dataset.with_transform`: rows in, `pixel_values` and `labels` out.
 
-    Faces with `landmarks` are aligned to the template; others are taken as cropped already. Chance comes from torch's
-    generator, which Trainer seeds, stores and restores. Where faces are blended, it is with others of the same call.
+    Faces with `points` or `landmarks` are aligned to the template; others are taken as cropped already. Chance comes
+    from torch's generator, which Trainer seeds, stores and restores. Where faces are blended, it is with others of the
+    same call.
 
     Args:
         image_processor (`BaseImageProcessor`): Its `size` is the side of the crop.
@@ -30,12 +31,12 @@ class FaceTransform:
         self.augmentation = augmentation
         self.target = (template or FaceTemplate.of(image_processor)).points
 
-    def crop(self, image, landmarks, rng: np.random.Generator | None):
+    def crop(self, image, points: np.ndarray | None, rng: np.random.Generator | None):
         """One aligned, augmented crop as an RGB `PIL.Image.Image`."""
         image = image.convert("RGB")
         size = self.image_processor.size["height"]
-        if landmarks is not None:
-            matrix = similarity_transform(five_points(landmarks), self.target * size)
+        if points is not None:
+            matrix = similarity_transform(points, self.target * size)
         else:
             matrix = np.array([[size / image.width, 0.0, 0.0], [0.0, size / image.height, 0.0]])
         if self.augmentation is None or rng is None:
@@ -47,7 +48,7 @@ class FaceTransform:
         """Process a batch of columns.
 
         Args:
-            batch (`dict`): `image`, and where present `landmarks` and `labels`.
+            batch (`dict`): `image`, and where present `points` (five), `landmarks` (68) and `labels`.
 
         Returns:
             `dict` with `pixel_values` and, where present, `labels`, one tensor a row.
@@ -57,8 +58,7 @@ class FaceTransform:
             rng = None
             if self.augmentation is not None:
                 rng = _new_rng()
-            landmarks = batch["landmarks"][index] if "landmarks" in batch else None
-            crops.append(self.crop(image, landmarks, rng))
+            crops.append(self.crop(image, _points(batch, index), rng))
         output = dict(self.image_processor(crops, do_resize=False, return_tensors="pt"))
         if "labels" in batch:
             output["labels"] = torch.tensor(np.asarray(batch["labels"], dtype=np.float32))
@@ -67,6 +67,14 @@ class FaceTransform:
                     output["pixel_values"], output["labels"], _new_rng()
                 )
         return output
+
+
+def _points(batch: dict, index: int) -> np.ndarray | None:
+    if batch.get("points") is not None and batch["points"][index] is not None:
+        return np.reshape(batch["points"][index], (5, 2)).astype(np.float64)
+    if batch.get("landmarks") is not None:
+        return five_points(batch["landmarks"][index])
+    return None
 
 
 def _new_rng() -> np.random.Generator:

@@ -1,0 +1,71 @@
+"""`hiva data prepare`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import names
+
+app = typer.Typer(help="Datasets of others, from your own copy.", no_args_is_help=True, rich_markup_mode=None)
+
+
+class Name(StrEnum):
+    """Datasets that can be read."""
+
+    bp4d = "bp4d"
+    bp4d_plus = "bp4d-plus"
+    disfa = "disfa"
+    gft = "gft"
+    aff_wild2 = "aff-wild2"
+    ck_plus = "ck-plus"
+    folder = "folder"
+
+
+class Alignment(StrEnum):
+    """How faces are brought upright."""
+
+    detect = "detect"
+    none = "none"
+
+
+@app.callback()
+def data() -> None:
+    """Datasets of others, from your own copy."""
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[Name, typer.Argument(help="Which dataset; folder: images of your own and a CSV.")],
+    root: Annotated[Path, typer.Argument(help="Its folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the face crops, as parquet.")],
+    aus: Annotated[str, typer.Option(help="Action units, such as '1,2,4'; by default those of the benchmark.")] = "",
+    alignment: Annotated[
+        Alignment, typer.Option(help="detect: cut out the largest face; none: the images are face crops.")
+    ] = Alignment.detect,
+    finder: Annotated[
+        str, typer.Option("--detector", help="What finds faces: haar, mtcnn, or a model's file, as of hiva predict.")
+    ] = "haar",
+    size: Annotated[int, typer.Option(min=32, help="Side of a crop in pixels.")] = 256,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+):
+    """Cut the faces of a dataset out once, for training. Started again, it goes on where it was interrupted.
+
+    The crops stay under the dataset's licence, as the images do.
+    """
+    from .. import data as loaders
+    from ..terminal import counting
+
+    reports: list = []
+    load = getattr(loaders, f"load_{dataset.value.replace('-', '_')}")
+    chosen = {"aus": names(aus)} if aus else {}
+    faces = load(root, on_report=reports.append, **chosen)
+    for report in reports:
+        typer.echo(str(report))
+    how = loaders.Preparation(alignment=alignment.value, detector=finder, size=size)
+    with counting("Preparing", len(faces)) as tick:
+        made = loaders.prepare_faces(faces, out, how, workers=workers, on_shard=lambda done, total: tick(done))
+    typer.echo(f"{made.faces} faces in {out}")
+    for reason, count in sorted(made.dropped.items()):
+        typer.echo(f"{count} dropped: {reason}; see {out / 'dropped.csv'}")

@@ -1,0 +1,81 @@
+"""Faces in parquet, a column an action unit: what `hiva data prepare` writes; rendered faces are the same."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, List, Value
+
+from ..facs import au_label
+from .schema import ALIGNMENT_KEY, describe
+
+_TREE = "ROOT/\n  faces-00000.parquet   columns image, subject_id, frame, AU1, AU1_intensity, ..., points or landmarks"
+_KEPT = ("image", "subject_id", "sequence_id", "frame", "dataset", "points", "landmarks", "box")
+
+
+def load_prepared(
+    root: str | Path,
+    *,
+    aus: Sequence[str] | None = None,
+    intensity: bool = False,
+    subjects: Sequence[str] | None = None,
+) -> Dataset:
+    """Load faces from parquet.
+
+    Args:
+        root (`str` or `Path`): A parquet file or a folder of them.
+        aus (`Sequence[str]`, *optional*): Which AUs, in the order of the labels; by default all, in that of the files.
+        intensity (`bool`, defaults to `False`): Labels are intensities 0-5 in place of occurrence 0/1.
+        subjects (`Sequence[str]`, *optional*): Keep these subjects only.
+
+    Returns:
+        `datasets.Dataset` with the columns `image`, `labels` (float32, one an AU), `subject_id`, `frame`, and where the
+        files have them `sequence_id`, `dataset`, `points` (eye centres, nose tip, mouth corners, x0 y0 x1 y1 ...,
+        pixels), `landmarks` (68 points) and `box`. `info.description` tells the AUs and how faces were aligned.
+
+    Raises:
+        FileNotFoundError: If there is no parquet file.
+        ValueError: If an AU is not in the files, or no subject is left.
+    """
+    root = Path(root)
+    files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"`root` must be a parquet file or a folder of them; got {root}. Expected:\n{_TREE}")
+    alignments = set()
+    for file in files:
+        try:
+            alignments.add((pq.read_schema(file).metadata or {}).get(ALIGNMENT_KEY))
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file} must be a parquet file; {error}") from None
+    dataset = Dataset.from_parquet([str(file) for file in files])
+    known = [name for name in dataset.column_names if re.fullmatch(r"AU\d+", name)]
+    labels = known if aus is None else [au_label(au) for au in aus]
+    missing = [au for au in labels if au not in known]
+    if missing or not labels:
+        raise ValueError(
+            f"`aus` must be coded in {root}; got {', '.join(missing) or 'none'}. Coded: {', '.join(known) or 'none'}."
+        )
+    if subjects is not None:
+        wanted = set(subjects)
+        kept = [index for index, subject in enumerate(dataset["subject_id"]) if subject in wanted]
+        if not kept:
+            raise ValueError(
+                f"`subjects` must name subjects of {root}; got {', '.join(sorted(wanted)[:5])}, and none is there."
+            )
+        dataset = dataset.select(kept)
+    suffix = "_intensity" if intensity else ""
+    table = np.stack([np.asarray(dataset[au + suffix], dtype=np.float32) for au in labels], axis=1)
+    dataset = dataset.select_columns([name for name in _KEPT if name in dataset.column_names]).add_column(
+        "labels", list(table), feature=List(Value("float32"), length=len(labels))
+    )
+    alignment = next(iter(alignments))
+    how = None if len(alignments) != 1 or alignment is None else json.loads(alignment)
+    dataset.info.description = describe(labels, how)
+    return dataset
+
+
+__all__ = ["load_prepared"]

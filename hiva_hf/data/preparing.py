@@ -1,0 +1,249 @@
+"""Face crops made once: from a dataset in any layout to sharded parquet that loads, streams and trains."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, List, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from ..faces.alignment import FaceTemplate, similarity_transform, warp_face
+from ..faces.detection import Face
+from ..files import whole_file
+from .schema import ALIGNMENT_KEY, au_names
+
+_KEYS = {"subject_id": "string", "sequence_id": "string", "frame": "int32", "dataset": "string"}
+SETTINGS_FILE, DROPPED_FILE = "prepare.json", "dropped.csv"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How crops are made; it is written into the data.
+
+    Args:
+        alignment (`str`): `"detect"` looks for the largest face, `"none"` takes pictures as crops already.
+        detector (`str`, defaults to `"haar"`): Name or file of a face detector, see [`load_face_detector`].
+        size (`int`, defaults to 256): Side of a crop in pixels.
+        margin (`float`, defaults to 1.25): How much wider than the model's crop, so that augmentation finds pixels.
+        quality (`int`, defaults to 95): Of the JPEG files.
+    """
+
+    alignment: str = "detect"
+    detector: str = "haar"
+    size: int = 256
+    margin: float = 1.25
+    quality: int = 95
+
+    def __post_init__(self) -> None:
+        if self.alignment not in ("detect", "none"):
+            raise ValueError(f"`alignment` must be detect or none; got {self.alignment!r}.")
+        if self.size < 32 or not 1 <= self.margin <= 3:
+            raise ValueError(f"`size` must be at least 32 and `margin` 1 to 3; got {self.size} and {self.margin}.")
+
+    def crop(self, image: Image.Image, faces: list[Face]) -> tuple[Image.Image, np.ndarray | None]:
+        """The crop, and the five points in it.
+
+        Raises:
+            ValueError: If there is no face with points.
+        """
+        if self.alignment == "none":
+            return image.resize((self.size, self.size), Image.Resampling.BICUBIC), None
+        if not faces or faces[0].points is None:
+            raise ValueError("no face found")
+        points = np.asarray(faces[0].points, dtype=np.float64)
+        target = (0.5 + (FaceTemplate().points - 0.5) / self.margin) * self.size
+        matrix = similarity_transform(points, target)
+        return warp_face(image, matrix, self.size), points @ matrix[:, :2].T + matrix[:, 2]
+
+
+@dataclass
+class PrepareReport:
+    """What was made.
+
+    Args:
+        faces (`int`): Crops.
+        dropped (`dict[str, int]`): By reason how many rows gave none; `dropped.csv` names each.
+    """
+
+    faces: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def prepare_faces(
+    dataset: Dataset,
+    out: str | Path,
+    preparation: Preparation | None = None,
+    *,
+    rows_per_shard: int = 1000,
+    workers: int = 1,
+    on_shard: Callable[[int, int], object] | None = None,
+) -> PrepareReport:
+    """Cut the faces of a dataset out and write them as parquet.
+
+    A shard appears whole or not at all, and one that is there is not made again: a run that was shot goes on there.
+
+    Args:
+        dataset (`Dataset`): Of the common form, see [`au_dataset`].
+        out (`str` or `Path`): Folder for `faces-00000.parquet`, ..., `prepare.json` and `dropped.csv`.
+        preparation (`Preparation`, *optional*): How.
+        rows_per_shard (`int`, defaults to 1000): Rows of the dataset a file.
+        workers (`int`, defaults to 1): Processes.
+        on_shard (`Callable`, *optional*): Told after every shard how many rows are done, and how many there are.
+
+    Returns:
+        [`PrepareReport`]
+
+    Raises:
+        ValueError: If the folder holds what was prepared otherwise.
+    """
+    preparation = preparation or Preparation()
+    out = Path(out)
+    names = au_names(dataset)
+    settings = {**vars(preparation), "aus": names, "rows": len(dataset), "rows_per_shard": rows_per_shard}
+    _begin(out, settings)
+    total = -(-len(dataset) // rows_per_shard)
+    done, report = 0, PrepareReport()
+    waiting = []
+    for shard in range(total):
+        path = out / f"faces-{shard:05d}.parquet"
+        if path.is_file():
+            done += min(rows_per_shard, len(dataset) - shard * rows_per_shard)
+        else:
+            waiting.append((shard, path))
+    if on_shard is not None and done:
+        on_shard(done, len(dataset))
+    for count in _shards(dataset, names, preparation, waiting, rows_per_shard, workers):
+        done += count
+        if on_shard is not None:
+            on_shard(done, len(dataset))
+    lines = ["source,subject_id,sequence_id,frame,reason"]
+    for shard in range(total):
+        metadata = pq.read_schema(out / f"faces-{shard:05d}.parquet").metadata
+        report.faces += pq.read_metadata(out / f"faces-{shard:05d}.parquet").num_rows
+        for row in json.loads(metadata[b"hiva_dropped"]):
+            lines.append(",".join(_cell(value) for value in row))
+            report.dropped[row[-1]] = report.dropped.get(row[-1], 0) + 1
+    with whole_file(out / DROPPED_FILE) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return report
+
+
+def _begin(out: Path, settings: dict) -> None:
+    stored = out / SETTINGS_FILE
+    if stored.is_file():
+        before = json.loads(stored.read_text(encoding="utf-8"))
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        if changed:
+            raise ValueError(
+                f"`out` must be new or hold the same preparation; {out} was made with other {', '.join(changed)}."
+            )
+    elif out.is_dir() and any(out.glob("*.parquet")):
+        raise ValueError(f"`out` must be a new folder; {out} holds parquet files of something else.")
+    with whole_file(stored) as partial:
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _shards(dataset, names, preparation, waiting, rows, workers) -> Iterator[int]:
+    if workers <= 1:
+        work = _Worker(preparation, names)
+        for shard, path in waiting:
+            yield work(dataset, range(shard * rows, min((shard + 1) * rows, len(dataset))), path)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (preparation, names, dataset)) as pool:
+        futures = [
+            pool.submit(_run, range(shard * rows, min((shard + 1) * rows, len(dataset))), path)
+            for shard, path in waiting
+        ]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+_STATE: dict[str, Any] = {}
+
+
+def _start(preparation: Preparation, names: list[str], dataset: Dataset) -> None:
+    import cv2
+    import torch
+
+    # a process a core: more threads would only wait for each other
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _STATE["work"], _STATE["dataset"] = _Worker(preparation, names), dataset
+
+
+def _run(rows: range, path: Path) -> int:
+    return _STATE["work"](_STATE["dataset"], rows, path)
+
+
+class _Worker:
+    """Makes a shard."""
+
+    def __init__(self, preparation: Preparation, names: list[str]):
+        from ..faces.pretrained import load_face_detector
+
+        self.preparation, self.names = preparation, names
+        self.detector = load_face_detector(preparation.detector) if preparation.alignment == "detect" else None
+
+    def __call__(self, dataset: Dataset, rows: range, path: Path) -> int:
+        made: list[dict] = []
+        dropped: list[list] = []
+        plain = dataset.cast_column("image", type(dataset.features["image"])(decode=False))
+        for index in rows:
+            place = plain[index]["image"]["path"] or ""
+            try:
+                row = dataset[index]
+                image = row["image"].convert("RGB")
+                faces = self.detector(image) if self.detector is not None else []
+                made.append(self._row(row, *self.preparation.crop(image, faces)))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                keys = plain[index]
+                reason = str(error) if str(error) == "no face found" else "image cannot be read"
+                dropped.append([place, keys["subject_id"], keys["sequence_id"], keys["frame"], reason])
+        table = pa.Table.from_pylist(made, self._features(dataset).arrow_schema)
+        metadata = {
+            **(table.schema.metadata or {}),
+            ALIGNMENT_KEY: json.dumps(vars(self.preparation)).encode(),
+            b"hiva_dropped": json.dumps(dropped).encode(),
+        }
+        with whole_file(path) as partial:
+            pq.write_table(table.replace_schema_metadata(metadata), partial)
+        return len(rows)
+
+    def _row(self, row: dict, crop: Image.Image, points: np.ndarray | None) -> dict:
+        buffer = io.BytesIO()
+        crop.save(buffer, "JPEG", quality=self.preparation.quality)
+        made: dict = {"image": {"bytes": buffer.getvalue(), "path": None}}
+        made |= {key: row[key] for key in _KEYS}
+        made |= dict(zip(self.names, row["labels"], strict=True))
+        if "intensities" in row:
+            made |= {f"{au}_intensity": level for au, level in zip(self.names, row["intensities"], strict=True)}
+        if points is not None:
+            made["points"] = points.ravel().tolist()
+        return made
+
+    def _features(self, dataset: Dataset) -> Features:
+        features: dict = {"image": ImageFeature()}
+        features |= {key: Value(kind) for key, kind in _KEYS.items()}
+        features |= {au: Value("float32") for au in self.names}
+        if "intensities" in dataset.column_names:
+            features |= {f"{au}_intensity": Value("float32") for au in self.names}
+        if self.preparation.alignment != "none":
+            features["points"] = List(Value("float32"), length=10)
+        return Features(features)
+
+
+def _cell(value) -> str:
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n') else text
+
+
+__all__ = ["Preparation", "PrepareReport", "prepare_faces"]

@@ -1,0 +1,165 @@
+"""Face crops made once: whole shards, resumed after kill -9, and what was dropped is told."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from command import fails_with
+from datasets import load_dataset
+from PIL import Image
+
+from hiva_hf.data import (
+    FaceTransform,
+    Preparation,
+    au_names,
+    load_folder,
+    load_prepared,
+    load_rendered,
+    prepare_faces,
+)
+from hiva_hf.data.schema import alignment_of
+from hiva_hf.faces import FaceTemplate, five_points
+from hiva_hf.image_processing_hiva import HiVAImageProcessorPil
+
+pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Pictures of twelve people, a lawn, and a file that is no picture."""
+    root = tmp_path_factory.mktemp("own")
+    dataset, lines = load_rendered(aus=["AU12", "AU1"]), ["file_name,subject,AU12,AU1"]
+    for n in range(12):
+        row = dataset[50 * n]
+        Image.fromarray(np.asarray(row["image"].convert("RGB").resize((256, 256)))).save(root / f"{n}.png")
+        lines.append(f"{n}.png,{row['subject_id']},{row['labels'][0]:.0f},{row['labels'][1]:.0f}")
+    Image.new("RGB", (200, 200), (60, 120, 60)).save(root / "20.png")
+    (root / "21.png").write_text("no picture")
+    lines += ["20.png,Lawn,0,0", "21.png,Text,0,0"]
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def dropped(folder):
+    with open(folder / "dropped.csv", newline="") as file:
+        return [(Path(row["source"]).name, row["subject_id"], row["reason"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_crops_with_their_labels_and_points(own, tmp_path, workers):
+    report = prepare_faces(load_folder(own), tmp_path / "out", Preparation(size=128), rows_per_shard=5, workers=workers)
+    faces = load_prepared(tmp_path / "out", aus=["AU12", "AU1"])
+    assert report.faces == len(faces) >= 10
+    assert sum(report.dropped.values()) == 14 - len(faces)
+    lost = dropped(tmp_path / "out")
+    assert {("20.png", "Lawn", "no face found"), ("21.png", "Text", "image cannot be read")} <= set(lost)
+    labels = {row["subject_id"]: row["labels"] for row in load_rendered(aus=["AU12", "AU1"]).select(range(0, 600, 50))}
+    target = 128 * (0.5 + (FaceTemplate().points - 0.5) / 1.25)
+    for row in faces:
+        assert row["labels"] == labels[row["subject_id"]]
+        assert row["image"].size == (128, 128)
+        assert np.linalg.norm(np.reshape(row["points"], (5, 2)) - target, axis=1).mean() < 8
+    assert alignment_of(faces) == vars(Preparation(size=128))
+    assert au_names(faces) == ["AU12", "AU1"]
+
+
+def test_the_data_load_and_stream_by_themselves(own, tmp_path):
+    prepare_faces(load_folder(own), tmp_path, Preparation(size=64), rows_per_shard=5)
+    files = sorted(map(str, tmp_path.glob("*.parquet")))
+    assert [Path(file).name for file in files] == [f"faces-{n:05}.parquet" for n in range(3)]
+    whole = load_dataset("parquet", data_files=files, split="train")
+    assert whole[0]["image"].size == (64, 64)
+    stream = load_dataset("parquet", data_files=files, split="train", streaming=True)
+    assert [row["subject_id"] for row in stream] == whole["subject_id"][:]
+    assert json.loads(pq.read_schema(files[0]).metadata[b"hiva_alignment"])["detector"] == "haar"
+
+
+def test_training_sees_the_same_crop_as_from_the_picture(own, tmp_path):
+    prepare_faces(load_folder(own), tmp_path, Preparation(size=256))
+    row = load_prepared(tmp_path)[0]
+    transform = FaceTransform(HiVAImageProcessorPil(size={"height": 112, "width": 112}))
+    crop = transform.crop(row["image"], np.reshape(row["points"], (5, 2)), None)
+    sample = load_rendered()[0]
+    direct = transform.crop(sample["image"], five_points(sample["landmarks"]), None)
+    difference = np.asarray(crop, dtype=float) - np.asarray(direct, dtype=float)
+    assert np.abs(difference).mean() < 14
+
+
+def test_pictures_that_are_crops_already(own, tmp_path):
+    report = prepare_faces(load_folder(own), tmp_path, Preparation(alignment="none", size=64))
+    assert report.faces == 13
+    assert "points" not in load_prepared(tmp_path).column_names
+
+
+def test_a_finished_shard_is_not_made_again(own, tmp_path):
+    prepare_faces(load_folder(own), tmp_path, Preparation(size=64), rows_per_shard=5)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    (tmp_path / "faces-00001.parquet").unlink()
+    done = []
+    prepare_faces(
+        load_folder(own), tmp_path, Preparation(size=64), rows_per_shard=5, on_shard=lambda *at: done.append(at)
+    )
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    assert {name for name in after if after[name] != before[name]} == {"faces-00001.parquet"}
+    assert done == [(9, 14), (14, 14)]
+
+
+def test_two_preparations_do_not_mix(own, tmp_path):
+    prepare_faces(load_folder(own), tmp_path / "a", Preparation(size=64))
+    with pytest.raises(ValueError, match="was made with other size"):
+        prepare_faces(load_folder(own), tmp_path / "a", Preparation(size=96))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/x.parquet").touch()
+    with pytest.raises(ValueError, match="holds parquet files of something else"):
+        prepare_faces(load_folder(own), tmp_path / "b")
+
+
+@pytest.mark.parametrize("options", [{"alignment": "guess"}, {"size": 8}, {"margin": 0.5}])
+def test_what_is_no_preparation(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
+        Preparation(**options)
+
+
+def test_the_command_and_what_it_says(hiva, own, place):
+    result = hiva("data", "prepare", "folder", own, "--out", "faces", "--size", 64, "--workers", 1)
+    assert result.code == 0, result.err
+    assert "14 labelled images" in result.out
+    assert "1 dropped: image cannot be read; see faces/dropped.csv" in result.out
+    result = hiva("data", "prepare", "bp4d", own, "--out", "faces")
+    fails_with(result, "AU_OCC", "Expected:")
+    fails_with(hiva("data", "prepare", "folder", own, "--out", "faces", "--size", 80), "other size")
+
+
+def test_a_run_that_was_shot_goes_on(own, place):
+    """One process a shard of 1000: many rows, so that a kill hits it between two."""
+    lines = (own / "labels.csv").read_text().splitlines()
+    big = place / "big"
+    big.mkdir()
+    rows = [lines[0]]
+    for copy in range(200):
+        for n, line in enumerate(lines[1:13]):
+            name = f"{copy}_{n}.png"
+            os.link(own / f"{n}.png", big / name)
+            rows.append(line.replace(f"{n}.png", name, 1))
+    (big / "labels.csv").write_text("\n".join(rows) + "\n")
+    command = [sys.executable, "-m", "hiva_hf.cli", "data", "prepare", "folder", "big", "--out", "faces"]
+    command += ["--alignment", "none", "--size", "64", "--workers", "2"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(Path("faces").glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, 9)
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in Path("faces").glob("*.parquet")}
+    assert 1 <= len(kept) <= 3
+    assert not Path("faces/dropped.csv").exists()
+    assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
+    assert len(load_prepared("faces")) == 2400
+    assert {name: Path("faces", name).stat().st_mtime_ns for name in kept} == kept
