@@ -54,6 +54,32 @@ def print_metrics(metrics: dict[str, float], names: Sequence[str], title: str) -
     _console().print(table)
 
 
+def print_protocol(frame, title: str, protocol: str) -> None:
+    """The table of a cross-validation, and below it what papers report.
+
+    Args:
+        frame (`pandas.DataFrame`): Of [`summarise`].
+        title (`str`): Printed above.
+        protocol (`str`): `"bp4d"` and `"disfa"` have published figures.
+    """
+    from .data.published import PUBLISHED
+
+    table = Table(title=title, title_justify="left")
+    for heading in ("AU", *frame.columns):
+        table.add_column(heading.replace("_", " "), justify="left" if heading == "AU" else "right")
+    for name, row in frame.iterrows():
+        table.add_row(str(name), *("-" if value != value else f"{value:.1f}" for value in row))
+    _console().print(table)
+    published = [p for p in PUBLISHED if getattr(p, protocol, None) is not None]
+    if published:
+        beside = Table(title="Published means; most chose the epoch on the tested people", title_justify="left")
+        for heading in ("method", "backbone", "mean F1"):
+            beside.add_column(heading, justify="right" if heading == "mean F1" else "left")
+        for paper in published:
+            beside.add_row(paper.method, paper.backbone, f"{getattr(paper, protocol):.1f}")
+        _console().print(beside)
+
+
 def print_calibration(calibration: "Calibration", title: str) -> None:
     """A table of what a calibration changed, one row an action unit.
 
@@ -182,4 +208,12 @@ def _number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3f}"
 
 
-__all__ = ["counting", "print_calibration", "print_faces", "print_metrics", "progress", "until_interrupt"]
+__all__ = [
+    "counting",
+    "print_calibration",
+    "print_faces",
+    "print_metrics",
+    "print_protocol",
+    "progress",
+    "until_interrupt",
+]

@@ -2,24 +2,88 @@
 
 import json
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .shared import Checkpoint, Data, part_of_data, quiet, write_text
+from .protocol import run_protocol
+from .shared import Data, names, part_of_data, quiet, write_text
+
+
+class Rule(StrEnum):
+    """Which epoch is tested."""
+
+    validation = "validation"
+    last = "last"
+    best_epoch_on_test_part = "best-epoch-on-test-part"
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint, or its Hub id.")
+    ] = None,
     data: Data = None,
     part: Annotated[str, typer.Option(help="test, validation or train as the checkpoint was split, or all.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="JSON file for the metrics.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the metrics; with --protocol a folder for tables.")
+    ] = None,
     reliability: Annotated[
         Path | None, typer.Option(help="Picture of what probabilities said against what was so: .png, .pdf, .svg.")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Train and test part by part: bp4d or disfa, the published parts, or a number of parts."),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="With --protocol: the dataset's folder, or faces that hiva data prepare made.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="With --protocol: a training each, such as '0,1,2'.")] = "0",
+    rule: Annotated[
+        Rule,
+        typer.Option(
+            help="With --protocol, which epoch is tested: best on validation people, the last, or the published "
+            "practice, best on the tested people themselves, which reports too much."
+        ),
+    ] = Rule.validation,
+    epochs: Annotated[int, typer.Option(min=1, help="With --protocol: passes over the training part.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="With --protocol: faces a step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="With --protocol: highest learning rate.")] = 1e-3,
+    validation: Annotated[
+        float, typer.Option(min=0, max=0.9, help="With --protocol: share of training people who choose the epoch.")
+    ] = 0.15,
+    workers: Annotated[int, typer.Option(min=0, help="With --protocol: processes that prepare pictures.")] = 2,
 ):
-    """Print a table of metrics per action unit for a trained detector."""
+    """Print a table of metrics per action unit: of a trained detector, or of a whole cross-validation.
+
+    A cross-validation that was interrupted goes on where it stopped.
+    """
+    if (checkpoint is None) == (protocol is None):
+        raise ValueError("`--checkpoint` or `--protocol` must be given, and not both.")
+    if protocol is not None:
+        if root is None or out is None:
+            raise ValueError("`--protocol` needs `--root`, the dataset's folder, and `--out`, a folder for the tables.")
+        if not all(seed.isdecimal() for seed in names(seeds)) or not names(seeds):
+            raise ValueError(f"`--seeds` must be whole numbers such as 0,1,2; got {seeds!r}.")
+        run_protocol(
+            protocol,
+            root,
+            out,
+            seeds=[int(seed) for seed in names(seeds)],
+            rule=rule.value,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            workers=workers,
+            validation=validation,
+        )
+        return
+    assert checkpoint is not None
+    _evaluate_checkpoint(checkpoint, data, part, out, reliability)
+
+
+def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Path | None, reliability: Path | None):
     from ..calibration import uncalibrated
     from ..checkpoint import load_detector
     from ..plotting import save_figure
@@ -31,7 +95,7 @@ def evaluate(
     if reliability is not None and reliability.suffix.lower() not in SUFFIXES:
         raise ValueError(f"`--reliability` must end in {', '.join(sorted(SUFFIXES))}; got {reliability}.")
     model, processor = load_detector(checkpoint)
-    names, config = model.config.au_names, model.config
+    aus, config = model.config.au_names, model.config
     if reliability is not None and config.problem_type == "regression":
         raise ValueError("`--reliability` needs an occurrence model; intensities are no probabilities.")
     dataset = part_of_data(checkpoint, config, data, part)
@@ -43,11 +107,11 @@ def evaluate(
         metrics = evaluate_detector(trainer, dataset)
         if reliability is not None:
             logits, labels = predict_logits(trainer, dataset)
-    print_metrics(metrics, names, f"{part}: {len(dataset)} faces")
+    print_metrics(metrics, aus, f"{part}: {len(dataset)} faces")
     if out is not None:
         write_text(out, json.dumps(without_nan(metrics), indent=2) + "\n")
     if reliability is not None:
         before = uncalibrated(logits, config) if config.calibration_temperatures else None
         title = f"{part}: {len(dataset)} faces of {len(set(dataset['subject_id']))} people"
-        save_figure(plot_reliability(labels, logits, names, before, title), reliability)
+        save_figure(plot_reliability(labels, logits, aus, before, title), reliability)
         typer.echo(f"Wrote {reliability}")
