@@ -25,7 +25,7 @@ from hiva_hf.data import (
     prepare_faces,
 )
 from hiva_hf.data.schema import alignment_of
-from hiva_hf.faces import FaceTemplate, five_points
+from hiva_hf.faces import FaceTemplate, GivenFaces, five_points
 from hiva_hf.image_processing_hiva import HiVAImageProcessorPil
 
 pytest.importorskip("cv2")
@@ -90,6 +90,30 @@ def test_training_sees_the_same_crop_as_from_the_picture(own, tmp_path):
     direct = transform.crop(sample["image"], five_points(sample["landmarks"]), None)
     difference = np.asarray(crop, dtype=float) - np.asarray(direct, dtype=float)
     assert np.abs(difference).mean() < 14
+
+
+def test_faces_of_a_table(own, tmp_path):
+    folder = load_folder(own)
+    lines = ["source,x0,y0,x1,y1", "0.png,60,60,200,200", "2.png,0,0,0,0"]
+    (tmp_path / "known.csv").write_text("\n".join(lines) + "\n")
+    given = GivenFaces.load(tmp_path / "known.csv")
+    how = Preparation(alignment="given", size=64)
+    report = prepare_faces(folder, tmp_path / "out", how, given=given, workers=2)
+    assert report.faces == 1
+    assert report.dropped["no face found"] == 12
+    assert alignment_of(load_prepared(tmp_path / "out"))["alignment"] == "given"
+    with pytest.raises(ValueError, match="`given` must be given with alignment given"):
+        prepare_faces(folder, tmp_path / "b", how)
+    with pytest.raises(ValueError, match="`given` must be given with alignment given"):
+        prepare_faces(folder, tmp_path / "b", given=given)
+
+
+def test_a_model_tells_how_its_faces_were_cut_out(hiva, own, place):
+    prepare_faces(load_folder(own), place / "faces", Preparation(size=64))
+    options = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--aus", "12,1")
+    result = hiva("train", "--data", "faces", "--output", "model", *options)
+    assert result.code == 0, result.err
+    assert json.loads(Path("model/results.json").read_text())["alignment"] == vars(Preparation(size=64))
 
 
 def test_pictures_that_are_crops_already(own, tmp_path):

@@ -27,6 +27,7 @@ class Alignment(StrEnum):
     """How faces are brought upright."""
 
     detect = "detect"
+    given = "given"
     none = "none"
 
 
@@ -42,11 +43,15 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the face crops, as parquet.")],
     aus: Annotated[str, typer.Option(help="Action units, such as '1,2,4'; by default those of the benchmark.")] = "",
     alignment: Annotated[
-        Alignment, typer.Option(help="detect: cut out the largest face; none: the images are face crops.")
+        Alignment,
+        typer.Option(help="detect: the largest face; given: that of --boxes; none: images are crops."),
     ] = Alignment.detect,
     finder: Annotated[
         str, typer.Option("--detector", help="What finds faces: haar, mtcnn, or a model's file, as of hiva predict.")
     ] = "haar",
+    boxes: Annotated[
+        Path | None, typer.Option(help="Table of faces that are known, boxes, points or both, as of hiva predict.")
+    ] = None,
     size: Annotated[int, typer.Option(min=32, help="Side of a crop in pixels.")] = 256,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ):
@@ -55,6 +60,7 @@ def prepare(
     The crops stay under the dataset's licence, as the images do.
     """
     from .. import data as loaders
+    from ..faces import GivenFaces
     from ..terminal import counting
 
     reports: list = []
@@ -63,9 +69,12 @@ def prepare(
     faces = load(root, on_report=reports.append, **chosen)
     for report in reports:
         typer.echo(str(report))
+    given = None if boxes is None else GivenFaces.load(boxes)
     how = loaders.Preparation(alignment=alignment.value, detector=finder, size=size)
     with counting("Preparing", len(faces)) as tick:
-        made = loaders.prepare_faces(faces, out, how, workers=workers, on_shard=lambda done, total: tick(done))
+        made = loaders.prepare_faces(
+            faces, out, how, given=given, workers=workers, on_shard=lambda done, total: tick(done)
+        )
     typer.echo(f"{made.faces} faces in {out}")
     for reason, count in sorted(made.dropped.items()):
         typer.echo(f"{count} dropped: {reason}; see {out / 'dropped.csv'}")

@@ -50,6 +50,7 @@ def train(
 
     from ..calibration import calibrate_detector
     from ..data import FaceAugmentation, load_rendered, subject_split
+    from ..data.schema import alignment_of
     from ..descriptions import load_bank
     from ..facs import BP4D_AUS, au_label
     from ..presets import PRESETS
@@ -88,7 +89,7 @@ def train(
             )
         options["bank"] = load_bank(bank)
     dataset = load_rendered(data, aus=labels, intensity=intensity)
-    settings = {
+    settings: dict = {
         "data": None if data is None else str(data.resolve()),
         "preset": preset.value,
         "aus": list(labels),
@@ -129,6 +130,8 @@ def train(
         calibration = calibrate_detector(trainer, processor, splits["validation"])
         records["calibration.json"] = {label: without_nan(row) for label, row in calibration.report.items()}
     metrics = evaluate_detector(trainer, splits["test"])
+    # how the faces of its training were cut out goes with the model
+    settings["alignment"] = alignment_of(dataset)
     records["results.json"] = {**settings, "epochs": epochs, "part": "test", "metrics": without_nan(metrics)}
     save_detector(model, processor, output, records)
     print_metrics(metrics, list(labels), f"Unseen subjects: {', '.join(parts['test'])}")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from ..faces.alignment import FaceTemplate, similarity_transform, warp_face
-from ..faces.detection import Face
+from ..faces.detection import Face, FaceDetector
+from ..faces.given import GivenFaces
+from ..faces.pretrained import load_face_detector
 from ..files import whole_file
 from .schema import ALIGNMENT_KEY, au_names
 
@@ -30,7 +33,8 @@ class Preparation:
     """How crops are made; it is written into the data.
 
     Args:
-        alignment (`str`): `"detect"` looks for the largest face, `"none"` takes pictures as crops already.
+        alignment (`str`): `"detect"` looks for the largest face, `"given"` takes it from a table, `"none"` takes
+            pictures as crops already.
         detector (`str`, defaults to `"haar"`): Name or file of a face detector, see [`load_face_detector`].
         size (`int`, defaults to 256): Side of a crop in pixels.
         margin (`float`, defaults to 1.25): How much wider than the model's crop, so that augmentation finds pixels.
@@ -44,8 +48,8 @@ class Preparation:
     quality: int = 95
 
     def __post_init__(self) -> None:
-        if self.alignment not in ("detect", "none"):
-            raise ValueError(f"`alignment` must be detect or none; got {self.alignment!r}.")
+        if self.alignment not in ("detect", "given", "none"):
+            raise ValueError(f"`alignment` must be detect, given or none; got {self.alignment!r}.")
         if self.size < 32 or not 1 <= self.margin <= 3:
             raise ValueError(f"`size` must be at least 32 and `margin` 1 to 3; got {self.size} and {self.margin}.")
 
@@ -83,6 +87,7 @@ def prepare_faces(
     out: str | Path,
     preparation: Preparation | None = None,
     *,
+    given: GivenFaces | None = None,
     rows_per_shard: int = 1000,
     workers: int = 1,
     on_shard: Callable[[int, int], object] | None = None,
@@ -95,6 +100,8 @@ def prepare_faces(
         dataset (`Dataset`): Of the common form, see [`au_dataset`].
         out (`str` or `Path`): Folder for `faces-00000.parquet`, ..., `prepare.json` and `dropped.csv`.
         preparation (`Preparation`, *optional*): How.
+        given (`GivenFaces`, *optional*): Where the faces are, for alignment `"given"`; by the files of the images. Of a
+            picture with several, the largest is taken.
         rows_per_shard (`int`, defaults to 1000): Rows of the dataset a file.
         workers (`int`, defaults to 1): Processes.
         on_shard (`Callable`, *optional*): Told after every shard how many rows are done, and how many there are.
@@ -103,9 +110,13 @@ def prepare_faces(
         [`PrepareReport`]
 
     Raises:
-        ValueError: If the folder holds what was prepared otherwise.
+        ValueError: If the folder holds what was prepared otherwise, or alignment `"given"` comes without a table.
     """
     preparation = preparation or Preparation()
+    if (preparation.alignment == "given") != (given is not None):
+        raise ValueError(
+            f"`given` must be given with alignment given, and only then; alignment is {preparation.alignment}."
+        )
     out = Path(out)
     names = au_names(dataset)
     settings = {**vars(preparation), "aus": names, "rows": len(dataset), "rows_per_shard": rows_per_shard}
@@ -121,7 +132,10 @@ def prepare_faces(
             waiting.append((shard, path))
     if on_shard is not None and done:
         on_shard(done, len(dataset))
-    for count in _shards(dataset, names, preparation, waiting, rows_per_shard, workers):
+    if given is not None:
+        given.match(_paths(dataset))
+    make = _Worker(preparation, names, given)
+    for count in _shards(dataset, make, waiting, rows_per_shard, workers):
         done += count
         if on_shard is not None:
             on_shard(done, len(dataset))
@@ -152,13 +166,16 @@ def _begin(out: Path, settings: dict) -> None:
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _shards(dataset, names, preparation, waiting, rows, workers) -> Iterator[int]:
+def _paths(dataset: Dataset) -> list[str]:
+    return dataset.with_format("arrow")[:]["image"].combine_chunks().field("path").to_pylist()
+
+
+def _shards(dataset, work, waiting, rows, workers) -> Iterator[int]:
     if workers <= 1:
-        work = _Worker(preparation, names)
         for shard, path in waiting:
             yield work(dataset, range(shard * rows, min((shard + 1) * rows, len(dataset))), path)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (preparation, names, dataset)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (work, dataset)) as pool:
         futures = [
             pool.submit(_run, range(shard * rows, min((shard + 1) * rows, len(dataset))), path)
             for shard, path in waiting
@@ -170,14 +187,14 @@ def _shards(dataset, names, preparation, waiting, rows, workers) -> Iterator[int
 _STATE: dict[str, Any] = {}
 
 
-def _start(preparation: Preparation, names: list[str], dataset: Dataset) -> None:
+def _start(work: "_Worker", dataset: Dataset) -> None:
     import cv2
     import torch
 
     # a process a core: more threads would only wait for each other
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    _STATE["work"], _STATE["dataset"] = _Worker(preparation, names), dataset
+    _STATE["work"], _STATE["dataset"] = work, dataset
 
 
 def _run(rows: range, path: Path) -> int:
@@ -187,11 +204,18 @@ def _run(rows: range, path: Path) -> int:
 class _Worker:
     """Makes a shard."""
 
-    def __init__(self, preparation: Preparation, names: list[str]):
-        from ..faces.pretrained import load_face_detector
+    def __init__(self, preparation: Preparation, names: list[str], given: GivenFaces | None):
+        self.preparation, self.names, self.given = preparation, names, given
 
-        self.preparation, self.names = preparation, names
-        self.detector = load_face_detector(preparation.detector) if preparation.alignment == "detect" else None
+    @cached_property
+    def detector(self) -> FaceDetector:
+        """`FaceDetector`: Made where it works; a cascade does not travel between processes."""
+        return load_face_detector(self.preparation.detector)
+
+    def _faces(self, image: Image.Image, place: str) -> list[Face]:
+        if self.given is not None:
+            return self.given(image, place)
+        return self.detector(image) if self.preparation.alignment == "detect" else []
 
     def __call__(self, dataset: Dataset, rows: range, path: Path) -> int:
         made: list[dict] = []
@@ -202,8 +226,7 @@ class _Worker:
             try:
                 row = dataset[index]
                 image = row["image"].convert("RGB")
-                faces = self.detector(image) if self.detector is not None else []
-                made.append(self._row(row, *self.preparation.crop(image, faces)))
+                made.append(self._row(row, *self.preparation.crop(image, self._faces(image, place))))
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 keys = plain[index]
                 reason = str(error) if str(error) == "no face found" else "image cannot be read"
