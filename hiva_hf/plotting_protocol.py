@@ -40,7 +40,7 @@ def plot_protocol(table: Any, title: str = "", protocol: str = "") -> Any:
         columns[1].barh(rows, [*values, mean[-1]], color=[INACTIVE] * len(values) + [ACTIVE], height=0.7)
         columns[1].set_yticks(rows, [*names, "this run"], fontsize=8)
         columns[1].set_xlim(0, 100)
-        columns[1].set_title("published means; most chose the epoch on the tested people", fontsize=9)
+        columns[1].set_title("published means;\nmost chose the epoch on the tested people", fontsize=9)
         columns[1].spines[["top", "right"]].set_visible(False)
         for row, value in zip(rows, [*values, mean[-1]], strict=True):
             columns[1].text(value + 1, row, f"{value:.1f}", va="center", fontsize=8)
