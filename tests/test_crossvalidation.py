@@ -20,9 +20,9 @@ NAMES = ["AU1", "AU12"]
 
 
 def made(part, seed, people=12, frames=20, noise=0.3, missing=0.0):
-    rng = np.random.default_rng((hash(part) % 1000, seed))
+    rng = np.random.default_rng((int(part[1:]), seed))
     shape = (people * frames, 2)
-    labels = (np.random.default_rng(len(part)).random(shape) < 0.4).astype(float)
+    labels = (np.random.default_rng(int(part[1:])).random(shape) < 0.4).astype(float)
     scores = np.clip(labels * 0.6 + 0.2 + noise * rng.normal(size=shape), 0, 1)
     labels[rng.random(shape) < missing] = -100
     return Run(part, seed, labels, scores, np.repeat([f"{part}-{n}" for n in range(people)], frames))
