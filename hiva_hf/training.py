@@ -11,13 +11,15 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils import is_torch_bf16_gpu_available, logging
 
 from .data import FaceAugmentation, FaceTransform
 from .faces import FaceTemplate
 from .loss_hiva import MISSING_LABEL
 from .metrics import make_compute_metrics
 from .processing_hiva import HiVAProcessor
+
+logger = logging.get_logger(__name__)
 
 
 def label_weights(labels: np.ndarray) -> list[float]:
@@ -119,6 +121,8 @@ def build_trainer(
     if args.bf16 and args.device.type == "cpu":
         # torch's fused attention goes backward in bfloat16 many times slower than plain attention on a CPU
         model.set_attn_implementation("eager")
+    if "validation" in splits and occurrence and not (np.asarray(splits["validation"]["labels"]) == 1).any():
+        logger.warning("No action unit is active in the validation part: it cannot choose an epoch, the last is kept.")
     image_processor = processor.image_processor
     # how faces were aligned goes with the checkpoint
     image_processor.face_template = FaceTemplate.of(image_processor).to_dict()

@@ -43,8 +43,9 @@ def evaluate(
     rule: Annotated[
         Rule,
         typer.Option(
-            help="With --protocol, which epoch is tested: best on validation people, the last, or the published "
-            "practice, best on the tested people themselves, which reports too much."
+            metavar="<rule>",
+            help="With --protocol, which epoch is tested: validation, the best on validation people; last; or "
+            "best-epoch-on-test-part, the published practice, which reports too much.",
         ),
     ] = Rule.validation,
     epochs: Annotated[int, typer.Option(min=1, help="With --protocol: passes over the training part.")] = 20,
