@@ -65,12 +65,7 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray, names: Sequence[str]
     Raises:
         ValueError: If the shapes differ.
     """
-    labels, logits = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
-    if labels.shape != logits.shape or labels.ndim != 2 or labels.shape[1] != len(names):
-        raise ValueError(
-            f"`labels` and `logits` must both have shape (num_frames, {len(names)}); got {labels.shape} and "
-            f"{logits.shape}."
-        )
+    labels, logits = labels_and_logits(labels, logits, names)
     result = Calibration()
     for column, name in enumerate(names):
         rows = is_coded(labels[:, column])
@@ -92,6 +87,17 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray, names: Sequence[str]
             result.report[name][f"brier_{moment}"] = brier_score_loss(truth, values) if len(truth) else float("nan")
             result.report[name][f"error_{moment}"] = calibration_error(truth, values)
     return result
+
+
+def labels_and_logits(labels, logits, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 arrays of shape `(num_frames, num_labels)`, or a `ValueError` where they do not fit."""
+    labels, logits = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
+    if labels.shape != logits.shape or labels.ndim != 2 or labels.shape[1] != len(names):
+        raise ValueError(
+            f"`labels` and `logits` must both have shape (num_frames, {len(names)}); got {labels.shape} and "
+            f"{logits.shape}."
+        )
+    return labels, logits
 
 
 def best_threshold(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -174,5 +180,6 @@ __all__ = [
     "calibrate_detector",
     "calibration_error",
     "fit_calibration",
+    "labels_and_logits",
     "uncalibrated",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from .calibration import calibration_error
+from .calibration import calibration_error, labels_and_logits
 from .metrics import is_coded
 from .plotting import ACTIVE, INACTIVE, au_title, figure_class
 
@@ -59,12 +59,7 @@ def plot_reliability(
     Raises:
         ValueError: If the shapes differ.
     """
-    labels, logits = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
-    if labels.shape != logits.shape or labels.ndim != 2 or labels.shape[1] != len(names):
-        raise ValueError(
-            f"`labels` and `logits` must both have shape (num_frames, {len(names)}); got {labels.shape} and "
-            f"{logits.shape}."
-        )
+    labels, logits = labels_and_logits(labels, logits, names)
     columns = min(4, len(names))
     lines = -(-len(names) // columns)
     figure = figure_class()(figsize=(2.75 * columns, 0.9 + 2.75 * lines), layout="constrained", dpi=130)

@@ -1,13 +1,12 @@
 """`hiva calibrate`."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .shared import Checkpoint, Data, part_of_data, quiet, splits_of, write_text
+from .shared import Checkpoint, Data, part_of_data, splits_of, trainer_of, write_text
 
 
 def calibrate(
@@ -22,7 +21,7 @@ def calibrate(
     from ..calibration import calibrate_detector
     from ..checkpoint import load_detector
     from ..terminal import print_calibration
-    from ..training import build_trainer, training_arguments, without_nan
+    from ..training import without_nan
 
     folder = Path(checkpoint)
     if part in ("train", "test"):
@@ -44,11 +43,7 @@ def calibrate(
             f"`--data` must hold nobody whom the model was trained or is tested on; got "
             f"{', '.join(sorted(strangers)[:5])}. Take other people, or `--part validation`."
         )
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(
-            scratch, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **quiet()
-        )
-        trainer = build_trainer(model, processor, {"train": dataset}, arguments)
+    with trainer_of(model, processor, dataset) as trainer:
         calibration = calibrate_detector(trainer, processor, dataset)
     report = {label: without_nan(row) for label, row in calibration.report.items()}
     stored = {

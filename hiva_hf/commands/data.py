@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import names
+from .shared import cut_faces, names
 
 app = typer.Typer(help="Datasets of others, from your own copy.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -61,7 +61,6 @@ def prepare(
     """
     from .. import data as loaders
     from ..faces import GivenFaces
-    from ..terminal import counting
 
     reports: list = []
     load = getattr(loaders, f"load_{dataset.value.replace('-', '_')}")
@@ -71,10 +70,5 @@ def prepare(
         typer.echo(str(report))
     given = None if boxes is None else GivenFaces.load(boxes)
     how = loaders.Preparation(alignment=alignment.value, detector=finder, size=size)
-    with counting("Preparing", len(faces)) as tick:
-        made = loaders.prepare_faces(
-            faces, out, how, given=given, workers=workers, on_shard=lambda done, total: tick(done)
-        )
+    made = cut_faces(faces, out, workers=workers, preparation=how, given=given)
     typer.echo(f"{made.faces} faces in {out}")
-    for reason, count in sorted(made.dropped.items()):
-        typer.echo(f"{count} dropped: {reason}; see {out / 'dropped.csv'}")

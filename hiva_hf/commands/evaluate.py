@@ -1,7 +1,6 @@
 """`hiva evaluate`."""
 
 import json
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .protocol import run_protocol
-from .shared import Data, names, part_of_data, quiet, write_text
+from .shared import Data, names, part_of_data, trainer_of, write_text
 
 
 class Rule(StrEnum):
@@ -90,7 +89,7 @@ def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Pat
     from ..plotting import save_figure
     from ..plotting_reliability import plot_reliability
     from ..terminal import print_metrics
-    from ..training import build_trainer, evaluate_detector, predict_logits, training_arguments, without_nan
+    from ..training import evaluate_detector, predict_logits, without_nan
     from .pictures import SUFFIXES
 
     if reliability is not None and reliability.suffix.lower() not in SUFFIXES:
@@ -100,11 +99,7 @@ def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Pat
     if reliability is not None and config.problem_type == "regression":
         raise ValueError("`--reliability` needs an occurrence model; intensities are no probabilities.")
     dataset = part_of_data(checkpoint, config, data, part)
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(
-            scratch, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **quiet()
-        )
-        trainer = build_trainer(model, processor, {"train": dataset}, arguments)
+    with trainer_of(model, processor, dataset) as trainer:
         metrics = evaluate_detector(trainer, dataset)
         if reliability is not None:
             logits, labels = predict_logits(trainer, dataset)

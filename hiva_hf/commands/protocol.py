@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from .shared import quiet, write_text
+from .shared import cut_faces, quiet, write_text
 
 _HEADINGS = {"mean": "mean", "sd_parts": "SD parts", "sd_seeds": "SD seeds", "low": "95 % from", "high": "to"}
 
@@ -64,17 +64,13 @@ def run_protocol(
 def _faces(protocol: str, root: Path, out: Path, workers: int):
     """Prepared faces as they are; a dataset in its own layout is prepared first."""
     from .. import data
-    from ..terminal import counting
 
     if root.is_file() or (root.is_dir() and any(root.glob("*.parquet"))):
         return data.load_prepared(root)
     load = {"bp4d": data.load_bp4d, "disfa": data.load_disfa}.get(protocol, data.load_folder)
     faces = load(root)
     typer.echo(f"Cutting the faces of {root} out into {out / 'faces'}")
-    with counting("Preparing", len(faces)) as tick:
-        made = data.prepare_faces(faces, out / "faces", workers=workers, on_shard=lambda done, total: tick(done))
-    for reason, count in sorted(made.dropped.items()):
-        typer.echo(f"{count} dropped: {reason}; see {out / 'faces' / 'dropped.csv'}")
+    cut_faces(faces, out / "faces", workers=workers)
     return data.load_prepared(out / "faces")
 
 

@@ -2,6 +2,9 @@
 
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +51,30 @@ def splits_of(checkpoint: str) -> dict[str, list[str]]:
     """Who trained, validated and tested a checkpoint; empty where it does not tell."""
     stored = Path(checkpoint) / "splits.json"
     return json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+
+
+@contextmanager
+def trainer_of(model, processor, dataset) -> Iterator:
+    """A trainer that only predicts: it writes into a folder that goes away."""
+    from ..training import build_trainer, training_arguments
+
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = training_arguments(
+            scratch, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **quiet()
+        )
+        yield build_trainer(model, processor, {"train": dataset}, arguments)
+
+
+def cut_faces(faces, out: Path, *, workers: int, **options):
+    """Prepare a dataset with a progress bar, and say what was dropped; options as of [`prepare_faces`]."""
+    from ..data import prepare_faces
+    from ..terminal import counting
+
+    with counting("Preparing", len(faces)) as tick:
+        made = prepare_faces(faces, out, workers=workers, on_shard=lambda done, total: tick(done), **options)
+    for reason, count in sorted(made.dropped.items()):
+        typer.echo(f"{count} dropped: {reason}; see {out / 'dropped.csv'}")
+    return made
 
 
 def quiet() -> dict:

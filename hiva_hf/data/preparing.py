@@ -1,5 +1,6 @@
 """Face crops made once: from a dataset in any layout to sharded parquet that loads, streams and trains."""
 
+import csv
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -139,15 +140,15 @@ def prepare_faces(
         done += count
         if on_shard is not None:
             on_shard(done, len(dataset))
-    lines = ["source,subject_id,sequence_id,frame,reason"]
-    for shard in range(total):
-        metadata = pq.read_schema(out / f"faces-{shard:05d}.parquet").metadata
-        report.faces += pq.read_metadata(out / f"faces-{shard:05d}.parquet").num_rows
-        for row in json.loads(metadata[b"hiva_dropped"]):
-            lines.append(",".join(_cell(value) for value in row))
-            report.dropped[row[-1]] = report.dropped.get(row[-1], 0) + 1
-    with whole_file(out / DROPPED_FILE) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with whole_file(out / DROPPED_FILE) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("source", "subject_id", "sequence_id", "frame", "reason"))
+        for shard in range(total):
+            made = pq.read_metadata(out / f"faces-{shard:05d}.parquet")
+            report.faces += made.num_rows
+            for row in json.loads(made.metadata[b"hiva_dropped"]):
+                writer.writerow(row)
+                report.dropped[row[-1]] = report.dropped.get(row[-1], 0) + 1
     return report
 
 
@@ -262,11 +263,6 @@ class _Worker:
         if self.preparation.alignment != "none":
             features["points"] = List(Value("float32"), length=10)
         return Features(features)
-
-
-def _cell(value) -> str:
-    text = str(value)
-    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',"\n') else text
 
 
 __all__ = ["Preparation", "PrepareReport", "prepare_faces"]
