@@ -4,6 +4,7 @@ Source: Ekman, Friesen and Hager, *Facial Action Coding System* (2002), for numb
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,32 +79,70 @@ CK_PLUS_AUS = (
 )  # fmt: skip
 DISFA_AUS = ("AU1", "AU2", "AU4", "AU6", "AU9", "AU12", "AU25", "AU26")
 
-_SPELLING = re.compile(r"(?:AU[ _-]?)?0*(\d+)", re.IGNORECASE)
+# a small r is no side: `AU12_r` is how files of the field name an intensity
+_SPELLING = re.compile(r"(?:[Aa][Uu][ _-]?)?([LR])?0*(\d+)([LR])?")
+_SIDES = {"L": "left", "R": "right"}
+_OTHER = {"L": "R", "R": "L"}
 
 
 def au_label(au: str | int) -> str:
     """Bring any spelling of an action unit to its label.
 
     Args:
-        au (`str` or `int`): `1`, `"1"`, `"AU1"`, `"au01"` or `"AU_1"`.
+        au (`str` or `int`): `1`, `"1"`, `"AU1"`, `"au01"` or `"AU_1"`; one that was coded on one side only is `"AU12L"`
+            or `"L12"`, on the person's own left.
 
     Returns:
-        `str`: The unpadded label, such as `"AU1"`.
+        `str`: The unpadded label, such as `"AU1"` or `"AU12L"`.
 
     Raises:
         ValueError: If it names no action unit of [`ACTION_UNITS`].
     """
-    match = _SPELLING.fullmatch(str(au).strip())
-    label = f"AU{match.group(1)}" if match else str(au)
-    if label not in ACTION_UNITS:
+    label = _read(str(au).strip())
+    if label is None or two_sided(label) not in ACTION_UNITS:
         raise ValueError(f"`au` must name an action unit; got {au!r}. Known: {', '.join(ACTION_UNITS)}.")
     return label
 
 
+def _read(text: str) -> str | None:
+    match = _SPELLING.fullmatch(text)
+    if match is None or (match[1] and match[3]):
+        return None
+    return f"AU{match[2]}{match[1] or match[3] or ''}"
+
+
+def two_sided(label: str) -> str:
+    """`"AU12"` of `"AU12L"`, `"AU12R"` and itself."""
+    return label.rstrip("LR")
+
+
+def mirrored(label: str) -> str:
+    """What a label is called in a mirror: `"AU12R"` of `"AU12L"`; one of both sides is itself."""
+    return label[:-1] + _OTHER[label[-1]] if label[-1] in _OTHER else label
+
+
+def au_order(label: str) -> tuple[int, str]:
+    """Key that sorts labels by number, then side."""
+    return int(two_sided(label).removeprefix("AU")), label
+
+
+def au_columns(header: Sequence[str]) -> dict[str, int]:
+    """Places of action units in the header of a table, whatever their spelling; `_r`, `_c` or `_p` may follow.
+
+    Args:
+        header (`Sequence[str]`): Names of columns.
+    """
+    labels = {_read(re.sub(r"_[rcp]$", "", name)): place for place, name in enumerate(header)}
+    # numbers that are none of the table stay: datasets code more than it has
+    return {label: place for label, place in labels.items() if label is not None and label != "AU0"}
+
+
 def au_meaning(label: str) -> str:
     """Name of an action unit, such as `"lip corner puller"` for `"AU12"`; empty where the table does not have it."""
-    unit = ACTION_UNITS.get(label)
-    return unit.name if unit else ""
+    unit = ACTION_UNITS.get(two_sided(label))
+    if unit is None:
+        return ""
+    return f"{unit.name}, {_SIDES[label[-1]]}" if label[-1] in _SIDES else unit.name
 
 
 __all__ = [
@@ -114,6 +153,10 @@ __all__ = [
     "DISFA_AUS",
     "GFT_AUS",
     "ActionUnit",
+    "au_columns",
     "au_label",
     "au_meaning",
+    "au_order",
+    "mirrored",
+    "two_sided",
 ]

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -124,8 +125,8 @@ def table_rows(
 
 def padded(label: str) -> str:
     """`"AU1"` as files of the field write it: `"AU01"`."""
-    number = label.removeprefix("AU")
-    return f"AU{int(number):02d}" if label.startswith("AU") and number.isdigit() else label
+    match = re.fullmatch(r"AU(\d+)([LR]?)", label)
+    return f"AU{int(match[1]):02d}{match[2]}" if match else label
 
 
 class ResultFile:

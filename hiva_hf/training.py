@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_torch_bf16_gpu_available, logging
 
-from .data import FaceAugmentation, FaceTransform
+from .data import EpochDataset, FaceAugmentation, FaceTransform, StreamedFaces
 from .faces import FaceTemplate
 from .loss_hiva import MISSING_LABEL
 from .metrics import make_compute_metrics
@@ -87,9 +87,10 @@ def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
 def build_trainer(
     model: PreTrainedModel,
     processor: HiVAProcessor,
-    splits: DatasetDict | dict[str, Dataset],
+    splits: DatasetDict | dict[str, Dataset] | dict[str, StreamedFaces],
     args: TrainingArguments,
     augmentation: FaceAugmentation | None = None,
+    sample_weights: np.ndarray | None = None,
     callbacks: list[TrainerCallback] | None = None,
 ) -> Trainer:
     """A stock `Trainer` for HiVA.
@@ -97,15 +98,25 @@ def build_trainer(
     Args:
         model (`HiVAForImageClassification`): To be trained; gets `label_weights` from the training part if it has none.
         processor (`HiVAProcessor`): Its image processor is saved with every checkpoint.
-        splits (`DatasetDict`): `train` and `validation` with `image`, `labels` and, for alignment, `landmarks`.
+        splits (`DatasetDict` or `dict`): `train` and `validation`, each a `Dataset` or [`StreamedFaces`] with `image`,
+            `labels` and, for alignment, `points` or `landmarks`. Several processes get equal shares and no row twice.
         args (`TrainingArguments`): See [`training_arguments`].
         augmentation (`FaceAugmentation`, *optional*): By default the usual one.
+        sample_weights (`np.ndarray` of shape `(num_rows,)`, *optional*): How often each row of `train` is drawn, in
+            proportion and anew each epoch, see [`sampling_weights`]; by default each is seen once.
         callbacks (`list[TrainerCallback]`, *optional*): Passed on.
 
     Raises:
+        TypeError: If a part is a `datasets.IterableDataset`.
         ValueError: If the width of the labels is not `config.num_labels`, or a label is none.
     """
     names = model.config.au_names
+    for part, rows in splits.items():
+        if not isinstance(rows, Dataset | StreamedFaces):
+            raise TypeError(
+                f"`splits` must hold a `datasets.Dataset` or what `stream_prepared` gives; {part} is a "
+                f"{type(rows).__name__}. A stream does not tell how many rows an epoch has, nor their labels."
+            )
     labels = np.asarray(splits["train"]["labels"], dtype=np.float32)
     if labels.ndim != 2 or labels.shape[1] != len(names):
         raise ValueError(
@@ -126,13 +137,24 @@ def build_trainer(
     image_processor = processor.image_processor
     # how faces were aligned goes with the checkpoint
     image_processor.face_template = FaceTemplate.of(image_processor).to_dict()
-    train = FaceTransform(image_processor, augmentation or FaceAugmentation())
-    evaluate = FaceTransform(image_processor)
+    if isinstance(splits["train"], StreamedFaces):
+        # they come in an order of their own, that of their files
+        args.train_sampling_strategy = "sequential"
+    train = EpochDataset(
+        splits["train"],
+        FaceTransform(image_processor, augmentation or FaceAugmentation(), names=names),
+        weights=sample_weights,
+        seed=args.seed,
+        mixed=True,
+        # of a share that is filled up with rows of the beginning, as accelerate does, some would be seen twice
+        multiple_of=args.train_batch_size * args.world_size if args.world_size > 1 else 1,
+    )
+    validation = splits.get("validation")
     return Trainer(
         model=model,
         args=args,
-        train_dataset=splits["train"].with_transform(train),
-        eval_dataset=splits["validation"].with_transform(evaluate) if "validation" in splits else None,
+        train_dataset=train,
+        eval_dataset=None if validation is None else EpochDataset(validation, FaceTransform(image_processor)),
         processing_class=image_processor,
         compute_metrics=make_compute_metrics(
             names, not occurrence, [(processor.thresholds or {}).get(name, 0.5) for name in names]
@@ -162,27 +184,27 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
     return str(max(folders, key=lambda folder: int(folder.name.split("-")[1]))) if folders else None
 
 
-def evaluate_detector(trainer: Trainer, dataset: Dataset) -> dict[str, float]:
+def evaluate_detector(trainer: Trainer, dataset: Dataset | StreamedFaces) -> dict[str, float]:
     """Metrics of the trainer's model on a part of the data.
 
     Args:
         trainer (`Trainer`): From [`build_trainer`].
-        dataset (`Dataset`): With `image` and `labels`.
+        dataset (`Dataset` or `StreamedFaces`): With `image` and `labels`.
     """
     metrics = _predict(trainer, dataset).metrics or {}
     return {key.removeprefix("test_"): value for key, value in metrics.items()}
 
 
-def predict_logits(trainer: Trainer, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def predict_logits(trainer: Trainer, dataset: Dataset | StreamedFaces) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels, both of shape `(num_frames, num_labels)`; arguments as [`evaluate_detector`]."""
     predicted = _predict(trainer, dataset)
     logits = predicted.predictions[0] if isinstance(predicted.predictions, tuple) else predicted.predictions
     return np.asarray(logits), np.asarray(predicted.label_ids)
 
 
-def _predict(trainer: Trainer, dataset: Dataset):
+def _predict(trainer: Trainer, dataset: Dataset | StreamedFaces):
     transform = FaceTransform(cast(BaseImageProcessor, trainer.processing_class))
-    return trainer.predict(dataset.with_transform(transform), metric_key_prefix="test")
+    return trainer.predict(EpochDataset(dataset, transform), metric_key_prefix="test")
 
 
 def without_nan(metrics: dict[str, float]) -> dict[str, float | None]:

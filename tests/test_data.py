@@ -233,7 +233,7 @@ def test_faces_are_aligned_to_the_template(faces, image_processor):
     assert np.abs(moved - FaceTemplate().points * size).max() < 0.12 * size
     side = image_processor.size["height"]
     expected = warp_face(row["image"], similarity_transform(source, FaceTemplate().points * side), side)
-    found = FaceTransform(image_processor).crop(row["image"], five_points(row["landmarks"]), None)
+    found = FaceTransform(image_processor).crop(row["image"], five_points(row["landmarks"]), None)[0]
     np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
 
@@ -270,7 +270,8 @@ def test_geometry_stays_within_its_ranges():
 
 def test_a_flip_is_the_mirror_of_the_crop(image_processor, square):
     always = FaceAugmentation(rotation=0, scale=0, shift=0, flip=1, colour=0, blur=0, erase=0)
-    crop = FaceTransform(image_processor, always).crop(square, None, np.random.default_rng(0))
+    crop, flipped = FaceTransform(image_processor, always).crop(square, None, np.random.default_rng(0))
+    assert flipped
     np.testing.assert_array_equal(np.asarray(crop), np.asarray(ImageOps.mirror(square)))
 
 

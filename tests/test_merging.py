@@ -5,7 +5,7 @@ import pytest
 from datasets import Dataset, Image
 from PIL import Image as Picture
 
-from hiva_hf.data import au_dataset, au_names, merge_datasets, resample, sampling_weights
+from hiva_hf.data import EpochDataset, au_dataset, au_names, merge_datasets, sampling_weights
 from hiva_hf.data.merging import label_matrix
 from hiva_hf.data.video_frames import FrameImage
 
@@ -71,13 +71,39 @@ def test_rare_action_units_weigh_more(tmp_path):
     assert weights[0] / weights[99] == pytest.approx((60 / 4) ** 0.5)
     assert weights[10] / weights[99] == pytest.approx(2**0.5)
     assert np.ptp(sampling_weights(data, strength=0)) == 0
-    drawn = resample(data, weights, size=4000, seed=1)
-    assert len(drawn) == 4000
-    rate = (label_matrix(drawn)[:, 1] == 1).mean()
+    assert seen_twice_as_often(data, weights)
+
+
+def seen_twice_as_often(data, weights):
+    """Whether the rare action unit is seen as often as the weights say, epoch by epoch, in other draws each."""
+    rows = EpochDataset(data.remove_columns("image"), lambda batch: batch, weights=weights, seed=1)
+    epochs = []
+    for epoch in range(40):
+        rows.set_epoch(epoch)
+        epochs.append(rows.places.tolist())
+    assert epochs[0] != epochs[1]
+    rate = (label_matrix(data)[np.concatenate(epochs), 1] == 1).mean()
     assert rate == pytest.approx(weights[:4].sum() / 100, abs=0.02)
-    assert rate > 2 * 0.04
-    assert drawn["frame"][:] == resample(data, weights, size=4000, seed=1)["frame"][:]
-    assert len(resample(data, weights)) == 100
-    for wrong in (weights[:5], -weights, 0 * weights):
-        with pytest.raises(ValueError, match="`weights` must be 100 numbers"):
-            resample(data, wrong)
+    return rate > 2 * 0.04
+
+
+def test_each_dataset_gets_its_share(two):
+    merged = merge_datasets(two)
+    weights = sampling_weights(merged, strength=0, shares={"BP4D": 1, "DISFA": 3})
+    assert weights == pytest.approx([0.375, 0.375, 2.25])
+    with pytest.raises(ValueError, match="`shares` must name the datasets BP4D, DISFA; got BP4D"):
+        sampling_weights(merged, shares={"BP4D": 1})
+
+
+def test_one_sided_action_units_stand_beside_those_of_both():
+    def make(aus):
+        return au_dataset(
+            "x", aus, np.ones((1, len(aus))), images=[""], subjects=["a"], sequences=["a"], frames=[1]
+        )  # fmt: skip
+
+    assert au_names(merge_datasets([make(["AU12R", "AU2"]), make(["AU12", "12L"])])) == [
+        "AU2",
+        "AU12",
+        "AU12L",
+        "AU12R",
+    ]

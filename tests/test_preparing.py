@@ -85,9 +85,9 @@ def test_training_sees_the_same_crop_as_from_the_picture(own, tmp_path):
     prepare_faces(load_folder(own), tmp_path, Preparation(size=256))
     row = load_prepared(tmp_path)[0]
     transform = FaceTransform(HiVAImageProcessorPil(size={"height": 112, "width": 112}))
-    crop = transform.crop(row["image"], np.reshape(row["points"], (5, 2)), None)
+    crop = transform.crop(row["image"], np.reshape(row["points"], (5, 2)), None)[0]
     sample = load_rendered()[0]
-    direct = transform.crop(sample["image"], five_points(sample["landmarks"]), None)
+    direct = transform.crop(sample["image"], five_points(sample["landmarks"]), None)[0]
     difference = np.asarray(crop, dtype=float) - np.asarray(direct, dtype=float)
     assert np.abs(difference).mean() < 14
 

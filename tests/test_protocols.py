@@ -5,7 +5,7 @@ import pytest
 from datasets import Dataset
 
 from hiva_hf.data import protocol_folds
-from hiva_hf.data.protocols import BP4D_FRAMES, BP4D_PARTS, DISFA_PARTS, PROTOCOLS
+from hiva_hf.data.protocols import BP4D_PARTS, DISFA_PARTS, PROTOCOLS, PUBLISHED_FRAMES
 
 
 def people(subjects, frames=3):
@@ -19,7 +19,7 @@ def test_the_published_parts(protocol, total, women):
     assert len(everyone) == len(set(everyone)) == total
     if women is not None:
         assert sorted(everyone) == [f"F{n:03}" for n in range(1, 24)] + [f"M{n:03}" for n in range(1, 19)]
-        assert sum(BP4D_FRAMES.values()) == 146_847
+        assert sum(PUBLISHED_FRAMES[protocol].values()) == 146_847
     else:
         assert [len(part) for part in DISFA_PARTS.values()] == [9, 9, 9]
 
@@ -38,6 +38,27 @@ def test_folds_of_the_published_parts(protocol, parts):
             "train": 3 * len(groups[0]), "validation": 3 * len(groups[1]), "test": 3 * len(groups[2])
         }  # fmt: skip
         assert len(fold.validation) == round(0.15 * (len(fold.train) + len(fold.validation)))
+
+
+def test_complete_data_have_the_published_number_of_frames():
+    # DISFA: 4,845 frames of each of 27 people, one less of SN010
+    frames = {name: 4844 if name == "SN010" else 4845 for part in DISFA_PARTS.values() for name in part}
+    dataset = Dataset.from_dict({"subject_id": [name for name, count in frames.items() for _ in range(count)]})
+    folds = protocol_folds(dataset, "disfa")
+    assert {fold.tested: len(fold.split(dataset)["test"]) for fold in folds} == PUBLISHED_FRAMES["disfa"]
+    assert len(dataset) == 130_814
+    # BP4D: of each part the number is published, who has how many is not
+    names, counts = [], []
+    for part, people_of_part in BP4D_PARTS.items():
+        total = PUBLISHED_FRAMES["bp4d"][part]
+        each = total // len(people_of_part)
+        names += people_of_part
+        counts += [each] * (len(people_of_part) - 1) + [total - each * (len(people_of_part) - 1)]
+    dataset = Dataset.from_dict({"subject_id": np.repeat(names, counts)})
+    for fold in protocol_folds(dataset, "bp4d"):
+        sizes = {name: len(part) for name, part in fold.split(dataset).items()}
+        assert sizes["test"] == PUBLISHED_FRAMES["bp4d"][fold.tested]
+        assert sum(sizes.values()) == 146_847
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

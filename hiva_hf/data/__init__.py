@@ -5,24 +5,28 @@ from .augmentation import FaceAugmentation
 from .bp4d import load_bp4d, load_bp4d_plus
 from .ck_plus import load_ck_plus
 from .disfa import load_disfa
+from .epochs import EpochDataset
 from .folder import load_folder
 from .gft import load_gft
-from .merging import merge_datasets, resample, sampling_weights
-from .prepared import load_prepared
+from .merging import merge_datasets, sampling_weights
+from .prepared import load_prepared, stream_prepared
 from .preparing import Preparation, PrepareReport, prepare_faces
 from .protocols import Fold, protocol_folds
 from .rendered import load_rendered
 from .schema import LoadReport, au_dataset, au_names
 from .splits import subject_split
+from .streaming import StreamedFaces
 from .transforms import FaceTransform
 
 __all__ = [
+    "EpochDataset",
     "FaceAugmentation",
     "FaceTransform",
     "Fold",
     "LoadReport",
     "Preparation",
     "PrepareReport",
+    "StreamedFaces",
     "au_dataset",
     "au_names",
     "load_aff_wild2",
@@ -37,7 +41,7 @@ __all__ = [
     "merge_datasets",
     "prepare_faces",
     "protocol_folds",
-    "resample",
     "sampling_weights",
+    "stream_prepared",
     "subject_split",
 ]

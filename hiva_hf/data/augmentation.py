@@ -11,7 +11,7 @@ from ..loss_hiva import MISSING_LABEL
 
 @dataclass(frozen=True)
 class FaceAugmentation:
-    """Random geometry, colour, blur and occlusion. Labels stay as they are: two-sided AUs survive a flip.
+    """Random geometry, colour, blur and occlusion. Labels stay, but [`FaceTransform`] swaps left and right of a flip.
 
     Args:
         rotation (`float`, defaults to 5): Largest rotation in degrees, either way.

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from ..facs import au_columns, au_order
 from .schema import LoadReport, OnReport, au_dataset, intensity, occurrence, occurrence_from, warn_of
 from .trees import IMAGE_SUFFIXES, au_labels, read_rows, require_root
 
 _TREE = """ROOT/
   labels.csv        file_name,subject,AU01,AU02,...   an empty cell, -1 or 9: not coded
   ann/0001.png      as the column file_name says"""
-_AU = re.compile(r"(?:AU)?0*(\d+)(?:_[rcp])?", re.IGNORECASE)
 _FILE, _SUBJECT = ("file_name", "file", "image", "path"), ("subject", "subject_id", "person")
 _SEQUENCE, _FRAME = ("sequence", "sequence_id", "video"), ("frame", "frame_id")
 
@@ -34,7 +34,7 @@ def load_folder(
         root (`str` or `Path`): Folder of the images.
         csv (`str` or `Path`, *optional*): The table; by default the only `.csv` in the folder. Columns: `file_name`,
             and `subject` (without it each folder of images is one person), where known `sequence` and `frame`, and one
-            an action unit: `AU1`, `AU01` or `1`. Cells: 1, 0, and empty, -1 or 9 where not coded.
+            an action unit: `AU1`, `AU01` or `1`, of one side `AU1L`. Cells: 1, 0, and empty, -1 or 9 where not coded.
         aus (`Sequence[str]`, *optional*): Which AUs, in the order of the labels; by default all, by number.
         subjects (`Sequence[str]`, *optional*): Keep these subjects only.
         intensities (`bool`, defaults to `False`): The cells are intensities 0-5.
@@ -62,8 +62,8 @@ def load_folder(
         raise FileNotFoundError(f"`csv` must be a file; there is no file {csv}. Expected:\n{_TREE}")
     header, rows = read_rows(csv)
     table = {name: [row[place] for row in rows] for place, name in enumerate(header)}
-    coded = {f"AU{int(match[1])}": name for name in header if (match := _AU.fullmatch(name))}
-    names = au_labels(aus) if aus is not None else sorted(coded, key=lambda au: int(au[2:]))
+    coded = {au: header[place] for au, place in au_columns(header).items()}
+    names = au_labels(aus) if aus is not None else sorted(coded, key=au_order)
     absent = ", ".join(au for au in names if au not in coded) or ("" if names else "columns of action units")
     if absent:
         raise ValueError(f"`aus` must be coded in {csv}; it lacks {absent}. Columns: {', '.join(header)}.")

@@ -1,12 +1,14 @@
 """Several datasets as one, and which of their rows are seen how often."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset, Image, concatenate_datasets
 
+from ..facs import au_order
 from ..loss_hiva import MISSING_LABEL
 from .schema import au_dataset, au_names
+from .streaming import StreamedFaces
 from .video_frames import FrameImage
 
 
@@ -25,7 +27,7 @@ def merge_datasets(datasets: Sequence[Dataset]) -> Dataset:
     """
     if not datasets:
         raise ValueError("`datasets` must hold at least one dataset; got none.")
-    union = sorted({au for dataset in datasets for au in au_names(dataset)}, key=lambda au: int(au.removeprefix("AU")))
+    union = sorted({au for dataset in datasets for au in au_names(dataset)}, key=au_order)
     levels = any("intensities" in dataset.column_names for dataset in datasets)
     frames_of_videos = any(isinstance(dataset.features["image"], FrameImage) for dataset in datasets)
     parts = []
@@ -60,59 +62,53 @@ def _joined(first: list[str], second: list[str]) -> list[str]:
     return [f"{a}:{b}" for a, b in zip(first, second, strict=True)]
 
 
-def label_matrix(dataset: Dataset, column: str = "labels") -> np.ndarray:
+def label_matrix(dataset: Dataset | StreamedFaces, column: str = "labels") -> np.ndarray:
     """The labels of a dataset as one array, without reading an image.
 
     Args:
-        dataset (`Dataset`): Of the common form.
+        dataset (`Dataset` or `StreamedFaces`): Of the common form.
         column (`str`, defaults to `"labels"`): Or `intensities`.
 
     Returns:
         `np.ndarray` of shape (num_frames, num_labels), float32.
     """
-    values = dataset.with_format("arrow")[:][column].combine_chunks()
+    rows = dataset.index if isinstance(dataset, StreamedFaces) else dataset
+    values = rows.with_format("arrow")[:][column].combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).reshape(len(dataset), -1).astype(np.float32)
 
 
-def sampling_weights(dataset: Dataset, strength: float = 0.5) -> np.ndarray:
-    """How often to see each frame, so that rare action units are seen more often.
+def sampling_weights(
+    dataset: Dataset | StreamedFaces, strength: float = 0.5, shares: Mapping[str, float] | None = None
+) -> np.ndarray:
+    """How often to see each frame, so that rare action units, or small datasets, are seen more often.
 
     A frame weighs as its rarest active AU: `(1 / share of frames in which that AU is active) ** strength`; a frame
     without any as one that is always active. Reconstruction; the field balances by losses or by such draws.
 
     Args:
-        dataset (`Dataset`): Of the common form; of training subjects only.
+        dataset (`Dataset` or `StreamedFaces`): Of the common form; of training subjects only.
         strength (`float`, defaults to 0.5): 0 sees all equally often, 1 evens out the rarest.
+        shares (`Mapping[str, float]`, *optional*): What part of the draws comes of each dataset of a merged one, in
+            proportion, such as `{"BP4D": 1, "DISFA": 1}`; by default what the weights of its frames give.
 
     Returns:
-        `np.ndarray` of shape (num_frames,), mean 1.
+        `np.ndarray` of shape (num_frames,), mean 1; for `build_trainer(..., sample_weights=...)`.
+
+    Raises:
+        ValueError: If `shares` do not name the datasets of the rows.
     """
     labels = label_matrix(dataset)
     active, coded = labels == 1, labels != MISSING_LABEL
     share = active.sum(0) / np.maximum(coded.sum(0), 1)
-    rarity = np.where(active, 1 / np.maximum(share, 1e-9), 1.0).max(axis=1) ** strength
-    return rarity / rarity.mean()
+    weights = np.where(active, 1 / np.maximum(share, 1e-9), 1.0).max(axis=1) ** strength
+    if shares is not None:
+        names = np.asarray(dataset["dataset"])
+        known = sorted(set(names.tolist()))
+        if sorted(shares) != known:
+            raise ValueError(f"`shares` must name the datasets {', '.join(known)}; got {', '.join(shares) or 'none'}.")
+        for name, wanted in shares.items():
+            weights[names == name] *= wanted / weights[names == name].sum()
+    return weights / weights.mean()
 
 
-def resample(dataset: Dataset, weights: np.ndarray, *, size: int | None = None, seed: int = 0) -> Dataset:
-    """Draw rows with replacement, once before training: the stock Trainer sees an ordinary dataset.
-
-    Args:
-        dataset (`Dataset`): What to draw from.
-        weights (`np.ndarray` of shape `(num_rows,)`): Not negative; how often each row is drawn, in proportion.
-        size (`int`, *optional*): Rows to draw; by default as many as there are.
-        seed (`int`, defaults to 0): Which.
-
-    Raises:
-        ValueError: If the weights do not fit the rows.
-    """
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (len(dataset),) or not (weights >= 0).all() or not weights.sum() > 0:
-        raise ValueError(
-            f"`weights` must be {len(dataset)} numbers of 0 or more, not all 0; got shape {weights.shape}."
-        )
-    rng = np.random.default_rng(seed)
-    return dataset.select(np.sort(rng.choice(len(dataset), size or len(dataset), p=weights / weights.sum())))
-
-
-__all__ = ["label_matrix", "merge_datasets", "resample", "sampling_weights"]
+__all__ = ["label_matrix", "merge_datasets", "sampling_weights"]

@@ -12,9 +12,12 @@ from datasets import Dataset, List, Value
 
 from ..facs import au_label
 from .schema import ALIGNMENT_KEY, describe
+from .streaming import StreamedFaces
 
 _TREE = "ROOT/\n  faces-00000.parquet   columns image, subject_id, frame, AU1, AU1_intensity, ..., points or landmarks"
-_KEPT = ("image", "subject_id", "sequence_id", "frame", "dataset", "points", "landmarks", "box")
+_KEPT = (
+    "image", "subject_id", "sequence_id", "frame", "dataset", "points", "landmarks", "box", "unit", "row",
+)  # fmt: skip
 
 
 def load_prepared(
@@ -41,6 +44,29 @@ def load_prepared(
         FileNotFoundError: If there is no parquet file.
         ValueError: If an AU is not in the files, or no subject is left.
     """
+    files, alignment = _files(root)
+    return _common_form(Dataset.from_parquet(files), root, aus, intensity, subjects, alignment)
+
+
+def stream_prepared(
+    root: str | Path,
+    *,
+    aus: Sequence[str] | None = None,
+    intensity: bool = False,
+    subjects: Sequence[str] | None = None,
+) -> StreamedFaces:
+    """As [`load_prepared`], but pictures are read from the files while training; no cache on disk is written.
+
+    Returns:
+        [`StreamedFaces`], which splits, folds and trains like a `datasets.Dataset`; also in several processes.
+    """
+    files, alignment = _files(root)
+    faces = StreamedFaces.of_files(files)
+    return StreamedFaces(_common_form(faces.index, root, aus, intensity, subjects, alignment), faces.units)
+
+
+def _files(root: str | Path) -> tuple[list[str], dict | None]:
+    """Parquet files, and how their faces were aligned where they tell, and tell the same."""
     root = Path(root)
     files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
     if not files:
@@ -51,8 +77,12 @@ def load_prepared(
             alignments.add((pq.read_schema(file).metadata or {}).get(ALIGNMENT_KEY))
         except pa.ArrowInvalid as error:
             raise ValueError(f"{file} must be a parquet file; {error}") from None
-    dataset = Dataset.from_parquet([str(file) for file in files])
-    known = [name for name in dataset.column_names if re.fullmatch(r"AU\d+", name)]
+    alignment = next(iter(alignments)) if len(alignments) == 1 else None
+    return [str(file) for file in files], None if alignment is None else json.loads(alignment)
+
+
+def _common_form(dataset: Dataset, root, aus, intensity: bool, subjects, alignment: dict | None) -> Dataset:
+    known = [name for name in dataset.column_names if re.fullmatch(r"AU\d+[LR]?", name)]
     labels = known if aus is None else [au_label(au) for au in aus]
     missing = [au for au in labels if au not in known]
     if missing or not labels:
@@ -72,10 +102,8 @@ def load_prepared(
     dataset = dataset.select_columns([name for name in _KEPT if name in dataset.column_names]).add_column(
         "labels", list(table), feature=List(Value("float32"), length=len(labels))
     )
-    alignment = next(iter(alignments))
-    how = None if len(alignments) != 1 or alignment is None else json.loads(alignment)
-    dataset.info.description = describe(labels, how)
+    dataset.info.description = describe(labels, alignment)
     return dataset
 
 
-__all__ = ["load_prepared"]
+__all__ = ["load_prepared", "stream_prepared"]

@@ -7,24 +7,31 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import GroupKFold
 
+from .splits import take_subjects
+from .streaming import StreamedFaces
+
 
 def _people(names: str) -> tuple[str, ...]:
     return tuple(names.split())
 
 
-# the three parts of every paper since JAA-Net (Shao et al., ECCV 2018), with their coded frames
+# the three parts of every paper since JAA-Net (Shao et al., ECCV 2018)
 BP4D_PARTS = {
     "P1": _people("F001 M007 F018 F008 F002 M004 F010 F009 M012 M001 F016 M014 F023 M008"),
     "P2": _people("M011 F003 M010 M002 F005 F022 M018 M017 F013 M016 F020 F011 M013 M005"),
     "P3": _people("F007 F015 F006 F019 M006 M009 F012 M003 F004 F021 F017 M015 F014"),
 }
-BP4D_FRAMES = {"P1": 50_631, "P2": 50_182, "P3": 46_034}
 DISFA_PARTS = {
     "P1": _people("SN002 SN010 SN001 SN026 SN027 SN032 SN030 SN009 SN016"),
     "P2": _people("SN013 SN018 SN011 SN028 SN012 SN006 SN031 SN021 SN024"),
     "P3": _people("SN003 SN029 SN023 SN025 SN008 SN005 SN007 SN017 SN004"),
 }
 PROTOCOLS = {"bp4d": BP4D_PARTS, "disfa": DISFA_PARTS}
+# coded frames of each part; of DISFA 4,845 a person, but 4,844 of SN010
+PUBLISHED_FRAMES = {
+    "bp4d": {"P1": 50_631, "P2": 50_182, "P3": 46_034},
+    "disfa": {"P1": 43_604, "P2": 43_605, "P3": 43_605},
+}
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,10 @@ class Fold:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
-    def split(self, dataset: Dataset) -> DatasetDict:
-        """`DatasetDict` with `train`, `test` and, where the fold has it, `validation`."""
-        column = np.asarray(dataset["subject_id"])
+    def split(self, dataset: Dataset | StreamedFaces) -> DatasetDict | dict[str, StreamedFaces]:
+        """`DatasetDict` (of streamed faces a `dict`) with `train`, `test` and, where the fold has it, `validation`."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return DatasetDict(
-            {name: dataset.select(np.flatnonzero(np.isin(column, people))) for name, people in parts.items() if people}
-        )
+        return take_subjects(dataset, {name: people for name, people in parts.items() if people})
 
 
 def protocol_folds(dataset: Dataset, protocol: str | int = 3, *, validation: float = 0.15, seed: int = 0) -> list[Fold]:
@@ -107,4 +111,4 @@ def _drawn(column: np.ndarray, subjects: Sequence[str], count: int, seed: int) -
     return {f"P{part}": tuple(sorted(set(column[test].tolist()))) for part, (_, test) in enumerate(rows, start=1)}
 
 
-__all__ = ["BP4D_FRAMES", "BP4D_PARTS", "DISFA_PARTS", "PROTOCOLS", "Fold", "protocol_folds"]
+__all__ = ["BP4D_PARTS", "DISFA_PARTS", "PROTOCOLS", "PUBLISHED_FRAMES", "Fold", "protocol_folds"]

@@ -1,28 +1,30 @@
 """Splits that never put one person on both sides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 
+from .streaming import StreamedFaces
+
 
 def subject_split(
-    dataset: Dataset,
+    dataset: Dataset | StreamedFaces,
     *,
     validation: float = 0.15,
     test: float | Sequence[str] = 0.25,
     seed: int = 0,
-) -> DatasetDict:
+) -> DatasetDict | dict[str, StreamedFaces]:
     """Split by subject into train, validation and test.
 
     Args:
-        dataset (`Dataset`): Has a column `subject_id`.
+        dataset (`Dataset` or `StreamedFaces`): Has a column `subject_id`.
         validation (`float`, defaults to 0.15): Share of the subjects that are not tested on, at least one.
         test (`float` or `Sequence[str]`, defaults to 0.25): Share of all subjects, at least one, or their names.
         seed (`int`, defaults to 0): Which subjects fall where.
 
     Returns:
-        `DatasetDict` with `train`, `validation` and `test`; no subject stands in two of them.
+        `DatasetDict` (of streamed faces a `dict`) with `train`, `validation` and `test`; nobody stands in two of them.
 
     Raises:
         ValueError: If there are fewer than three subjects, or named test subjects are not in the data.
@@ -48,9 +50,14 @@ def subject_split(
         raise ValueError(f"`test` must leave at least 2 subjects to train and validate on; got {len(rest)} left.")
     count = min(max(1, round(validation * len(rest))), len(rest) - 1)
     parts = {"train": rest[count:], "validation": rest[:count], "test": list(held_out)}
-    return DatasetDict(
-        {name: dataset.select(np.flatnonzero(np.isin(column, members))) for name, members in parts.items()}
-    )
+    return take_subjects(dataset, parts)
 
 
-__all__ = ["subject_split"]
+def take_subjects(dataset, parts: Mapping[str, Sequence[str]]):
+    """The rows of each part, given by its subjects; a `DatasetDict` of a `Dataset`, else a `dict`."""
+    column = np.asarray(dataset["subject_id"])
+    taken = {name: dataset.select(np.flatnonzero(np.isin(column, members))) for name, members in parts.items()}
+    return DatasetDict(taken) if isinstance(dataset, Dataset) else taken
+
+
+__all__ = ["subject_split", "take_subjects"]

@@ -1,10 +1,14 @@
 """From a row of a dataset to what the model takes: align, augment, process."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..faces.alignment import FaceTemplate, five_points, similarity_transform, warp_face
+from ..facs import mirrored
+from ..loss_hiva import MISSING_LABEL
 from .augmentation import FaceAugmentation
 
 
@@ -13,12 +17,14 @@ class FaceTransform:
 
     Faces with `points` or `landmarks` are aligned to the template; others are taken as cropped already. Chance comes
     from torch's generator, which Trainer seeds, stores and restores. Where faces are blended, it is with others of the
-    same call.
+    same call. A face that is flipped has the label of `AU12R` as that of `AU12L`; where the other side was not coded,
+    it is missing.
 
     Args:
         image_processor (`BaseImageProcessor`): Its `size` is the side of the crop.
         augmentation (`FaceAugmentation`, *optional*): Given for training only.
         template (`FaceTemplate`, *optional*): Where the points go; by default as `image_processor` says.
+        names (`Sequence[str]`, *optional*): Action units of the labels; needed where one of them has a side.
     """
 
     def __init__(
@@ -26,13 +32,19 @@ class FaceTransform:
         image_processor: BaseImageProcessor,
         augmentation: FaceAugmentation | None = None,
         template: FaceTemplate | None = None,
+        names: Sequence[str] = (),
     ):
         self.image_processor = image_processor
         self.augmentation = augmentation
         self.target = (template or FaceTemplate.of(image_processor)).points
+        # where the label of each action unit stands in a mirror; -1 where it was not coded
+        self.mirror = None
+        if any(mirrored(name) != name for name in names):
+            places = {name: place for place, name in enumerate(names)}
+            self.mirror = [places.get(mirrored(name), -1) for name in names]
 
     def crop(self, image, points: np.ndarray | None, rng: np.random.Generator | None):
-        """One aligned, augmented crop as an RGB `PIL.Image.Image`."""
+        """One aligned, augmented crop as an RGB `PIL.Image.Image`, and whether it is flipped."""
         image = image.convert("RGB")
         size = self.image_processor.size["height"]
         if points is not None:
@@ -40,9 +52,10 @@ class FaceTransform:
         else:
             matrix = np.array([[size / image.width, 0.0, 0.0], [0.0, size / image.height, 0.0]])
         if self.augmentation is None or rng is None:
-            return warp_face(image, matrix, size)
-        crop = warp_face(image, self.augmentation.geometry(matrix, size, rng), size)
-        return self.augmentation.appearance(crop, rng)
+            return warp_face(image, matrix, size), False
+        varied = self.augmentation.geometry(matrix, size, rng)
+        flipped = bool(np.linalg.det(varied[:, :2]) < 0)
+        return self.augmentation.appearance(warp_face(image, varied, size), rng), flipped
 
     def __call__(self, batch: dict) -> dict:
         """Process a batch of columns.
@@ -53,15 +66,21 @@ class FaceTransform:
         Returns:
             `dict` with `pixel_values` and, where present, `labels`, one tensor a row.
         """
-        crops = []
+        crops, flipped = [], []
         for index, image in enumerate(batch["image"]):
             rng = None
             if self.augmentation is not None:
                 rng = _new_rng()
-            crops.append(self.crop(image, _points(batch, index), rng))
+            crop, is_flipped = self.crop(image, _points(batch, index), rng)
+            crops.append(crop)
+            flipped.append(is_flipped)
         output = dict(self.image_processor(crops, do_resize=False, return_tensors="pt"))
         if "labels" in batch:
-            output["labels"] = torch.tensor(np.asarray(batch["labels"], dtype=np.float32))
+            labels = np.array(batch["labels"], dtype=np.float32)
+            if self.mirror is not None:
+                known = np.append(labels, np.full((len(labels), 1), MISSING_LABEL, np.float32), axis=1)
+                labels[flipped] = known[flipped][:, self.mirror]
+            output["labels"] = torch.from_numpy(labels)
             if self.augmentation is not None and self.augmentation.mixup > 0:
                 output["pixel_values"], output["labels"] = self.augmentation.mix(
                     output["pixel_values"], output["labels"], _new_rng()

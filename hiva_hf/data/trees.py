@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..facs import au_label
+from ..facs import au_columns, au_label
 from .schema import LoadReport, OnReport, au_dataset, warn_of
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
@@ -103,11 +103,7 @@ def columns_of(header: list[str], aus: list[str], path: Path) -> list[int]:
     Raises:
         ValueError: If one is not there.
     """
-    places = {}
-    for place, name in enumerate(header):
-        number = re.fullmatch(r"(?:AU)?0*(\d+)", name, re.IGNORECASE)
-        if number and int(number.group(1)) > 0:
-            places[f"AU{int(number.group(1))}"] = place
+    places = au_columns(header)
     absent = [au for au in aus if au not in places]
     if absent:
         raise ValueError(f"`aus` must be coded in {path}; it lacks {', '.join(absent)}. Coded: {', '.join(places)}.")

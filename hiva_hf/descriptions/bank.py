@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..facs import au_label
+from ..facs import au_label, two_sided
 from ..processing_hiva import bank_identifier
 
 FOLDER = Path(__file__).parent
@@ -80,17 +80,20 @@ class DescriptionBank:
     def select(self, aus: Sequence[str | int]) -> "DescriptionBank":
         """The bank with these action units only, in this order.
 
+        An action unit of one side, `AU12L`, is described as that of both where the bank does not have it.
+
         Raises:
             ValueError: If the bank lacks one.
         """
         labels = [au_label(au) for au in aus]
-        missing = [label for label in labels if label not in self.descriptions]
+        entries = {label: self.descriptions.get(label, self.descriptions.get(two_sided(label))) for label in labels}
+        missing = [label for label, entry in entries.items() if entry is None]
         if missing:
             raise ValueError(
                 f"Description bank {self.bank_id!r} must describe every action unit of the model; it lacks "
                 f"{', '.join(missing)}. It has {', '.join(self.descriptions)}."
             )
-        content = {**self.to_dict(), "descriptions": {label: self.descriptions[label] for label in labels}}
+        content = {**self.to_dict(), "descriptions": entries}
         return DescriptionBank(**content)
 
     def texts(self, num_descriptions: int | None = None) -> list[list[str]]:
@@ -157,10 +160,11 @@ def load_text_embeds(
     try:
         with safe_open(path, framework="pt") as file:
             metadata, keys = file.metadata() or {}, set(file.keys())
-            missing = [label for label in labels if label not in keys]
+            stored = [label if label in keys else two_sided(label) for label in labels]
+            missing = [label for label in stored if label not in keys]
             if missing:
                 raise ValueError(f"{path} must hold every action unit asked for; it lacks {', '.join(missing)}.")
-            embeds = torch.stack([file.get_tensor(label) for label in labels])
+            embeds = torch.stack([file.get_tensor(label) for label in stored])
     except SafetensorError as error:
         raise ValueError(f"{path} must be a safetensors file of description embeddings; {error}.") from None
     if metadata.get("content_hash") != bank.content_hash:

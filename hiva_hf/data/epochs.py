@@ -1,0 +1,86 @@
+"""What a Trainer sees of a dataset in each epoch."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ..loss_hiva import MISSING_LABEL
+from .streaming import StreamedFaces
+
+
+class EpochDataset(torch.utils.data.Dataset):
+    """A dataset as a stock `Trainer` takes it for `train_dataset` or `eval_dataset`: rows are transformed by the batch.
+
+    Rows that are drawn by weights are drawn anew in each epoch, as `WeightedRandomSampler` does; Trainer tells the
+    epoch. Streamed faces come in an order of their own that goes through their files once: for those, set
+    `train_sampling_strategy="sequential"`.
+
+    Args:
+        rows (`Dataset` or `StreamedFaces`): What to see.
+        transform (`Callable`): From a dictionary of columns to one of `pixel_values` and `labels`, see
+            [`FaceTransform`].
+        weights (`np.ndarray` of shape `(num_rows,)`, *optional*): How often each row is drawn, in proportion, see
+            [`sampling_weights`]; by default each is seen once.
+        seed (`int`, defaults to 0): Of the draws and of the order of streamed faces.
+        mixed (`bool`, defaults to `False`): Whether streamed faces come in another order each epoch.
+        multiple_of (`int`, defaults to 1): The length is rounded up to this with rows that no action unit is coded of,
+            so that they add nothing: where several processes need equal shares, none then gets a row twice.
+
+    Raises:
+        ValueError: If the weights do not fit the rows.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset | StreamedFaces,
+        transform: Callable[[dict], dict],
+        *,
+        weights: np.ndarray | None = None,
+        seed: int = 0,
+        mixed: bool = False,
+        multiple_of: int = 1,
+    ):
+        if weights is not None:
+            weights = np.asarray(weights, dtype=np.float64)
+            if weights.shape != (len(rows),) or not (weights >= 0).all() or not weights.sum() > 0:
+                raise ValueError(
+                    f"`weights` must be {len(rows)} numbers of 0 or more, not all 0; got shape {weights.shape}."
+                )
+            weights = weights / weights.sum()
+        self.rows, self.transform, self.weights = rows, transform, weights
+        self.seed, self.mixed, self.multiple_of = seed, mixed, multiple_of
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes; Trainer does."""
+        rng = np.random.default_rng((self.seed, epoch))
+        places = np.arange(len(self.rows))
+        if self.weights is not None:
+            places = rng.choice(places, len(places), p=self.weights)
+        if self.mixed and isinstance(self.rows, StreamedFaces):
+            places = self.rows.mixed(places, rng)
+        self.places = np.append(places, np.full(-len(places) % self.multiple_of, -1))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, position: int) -> dict:
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[dict]:
+        """Several rows at once, as the loader asks for a batch."""
+        places = self.places[np.asarray(positions)]
+        real = places[places >= 0]
+        # a batch of nothing but filling takes its shapes from the first row
+        batch = self.transform(self.rows[real.tolist() or [0]])
+        made = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+        filling = {name: torch.zeros_like(value) for name, value in made[0].items()}
+        if "labels" in filling:
+            filling["labels"] = torch.full_like(filling["labels"], MISSING_LABEL)
+        rows = iter(made)
+        return [next(rows) if place >= 0 else filling for place in places]
+
+
+__all__ = ["EpochDataset"]

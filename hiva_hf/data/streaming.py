@@ -1,0 +1,135 @@
+"""Prepared faces read from their files while they are trained on: no copy on disk, and never all of them in memory."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetInfo, Features, Image, Value
+
+# pictures that are mixed at a time, in bytes: some 6,000 faces of 256 pixels
+_WINDOW = 128 * 2**20
+_PLACE = ("unit", "row")
+
+
+class RowGroup(NamedTuple):
+    """What is read of a parquet file at once.
+
+    Args:
+        file (`str`): Which file.
+        number (`int`): Of the row group in it.
+        size (`int`): Bytes of its pictures.
+    """
+
+    file: str
+    number: int
+    size: int
+
+
+class StreamedFaces:
+    """Faces in parquet, like a `datasets.Dataset` of them whose pictures stay in the files.
+
+    What is small (labels, people, points) is an index in memory; pictures are read a row group at a time. Rows in the
+    order of the files cost one pass over them; [`StreamedFaces.mixed`] gives a chance order that costs no more.
+
+    Args:
+        index (`Dataset`): All columns but `image`, and `unit`, which row group, and `row`, which place in it.
+        units (`Sequence[RowGroup]`): The row groups.
+    """
+
+    def __init__(self, index: Dataset, units: Sequence[RowGroup]):
+        self.index, self.units = index, list(units)
+        self._read: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+
+    @classmethod
+    def of_files(cls, files: Sequence[str]) -> "StreamedFaces":
+        """All rows of parquet files; no picture is read.
+
+        Args:
+            files (`Sequence[str]`): Of the same columns, one of which is `image`.
+        """
+        tables: list[pa.Table] = []
+        units: list[RowGroup] = []
+        for file in files:
+            with pq.ParquetFile(file) as parquet:
+                small = [name for name in parquet.schema_arrow.names if name != "image"]
+                for number in range(parquet.num_row_groups):
+                    table = parquet.read_row_group(number, columns=small)
+                    place = {"unit": np.full(len(table), len(units)), "row": np.arange(len(table))}
+                    for name in _PLACE:
+                        table = table.append_column(name, pa.array(place[name], pa.int32()))
+                    tables.append(table)
+                    units.append(RowGroup(file, number, _image_bytes(parquet, number)))
+        features = Features.from_arrow_schema(pq.read_schema(files[0]))
+        del features["image"]
+        features.update({name: Value("int32") for name in _PLACE})
+        table = pa.concat_tables(table.select(list(features)).cast(features.arrow_schema) for table in tables)
+        return cls(Dataset(table, info=DatasetInfo(features=features)), units)
+
+    @property
+    def column_names(self) -> list[str]:
+        """`list[str]`: Columns of a row."""
+        return ["image", *(name for name in self.index.column_names if name not in _PLACE)]
+
+    @property
+    def info(self) -> DatasetInfo:
+        """`DatasetInfo`: Its description tells the action units."""
+        return self.index.info
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[dict]:
+        for place in range(len(self)):
+            yield self[place]
+
+    def __getitem__(self, key: str | int | Sequence[int]) -> Any:
+        """A column other than `image`, a row, or the columns of several rows, as of a `datasets.Dataset`."""
+        rows = self.index[key]
+        if isinstance(key, str):
+            return rows
+        unit, row = (rows.pop(name) for name in _PLACE)
+        if isinstance(key, int | np.integer):
+            return {"image": self._image(unit, row), **rows}
+        return {"image": [self._image(*place) for place in zip(unit, row, strict=True)], **rows}
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "StreamedFaces":
+        """These rows, in this order."""
+        return StreamedFaces(self.index.select(indices), self.units)
+
+    def mixed(self, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A chance order of rows in which the files are gone through once, row groups by chance and a few at a time.
+
+        Args:
+            places (`np.ndarray`): Rows; one may stand there more than once.
+            rng (`np.random.Generator`): Source of chance.
+        """
+        turn = rng.permutation(len(self.units))
+        window = np.empty(len(turn), dtype=int)
+        window[turn] = np.cumsum([self.units[unit].size for unit in turn]) // _WINDOW
+        units = np.asarray(self.index["unit"])[places]
+        return places[np.lexsort((rng.random(len(places)), window[units]))]
+
+    def _image(self, unit: int, row: int):
+        if unit not in self._read:
+            with pq.ParquetFile(self.units[unit].file) as parquet:
+                self._read[unit] = parquet.read_row_group(self.units[unit].number, columns=["image"])["image"]
+            # a batch may lie in two windows
+            while len(self._read) > 1 and sum(self.units[held].size for held in self._read) > 2 * _WINDOW:
+                self._read.popitem(last=False)
+        self._read.move_to_end(unit)
+        return Image().decode_example(self._read[unit][row].as_py())
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_read": OrderedDict()}
+
+
+def _image_bytes(parquet: pq.ParquetFile, number: int) -> int:
+    group = parquet.metadata.row_group(number)
+    columns = (group.column(place) for place in range(group.num_columns))
+    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema.startswith("image."))
+
+
+__all__ = ["StreamedFaces"]
