@@ -12,9 +12,11 @@ from datasets import Dataset
 from scipy.special import expit
 from transformers import set_seed
 
-from .data import FaceAugmentation, Fold, au_names
+from .data import FaceAugmentation, Fold, StreamedFaces, au_names, sampling_weights
+from .data.published import PUBLISHED
+from .data.schema import alignment_of
 from .files import whole_file
-from .metrics import is_coded
+from .metrics import au_metrics, is_coded
 from .presets import PRESETS
 from .training import build_trainer, last_checkpoint, predict_logits, training_arguments
 
@@ -42,7 +44,7 @@ class Run:
 
 
 def cross_validate(
-    dataset: Dataset,
+    dataset: Dataset | StreamedFaces,
     folds: Sequence[Fold],
     out: str | Path,
     *,
@@ -50,6 +52,7 @@ def cross_validate(
     rule: Rule = "validation",
     preset: str = "small",
     augmentation: FaceAugmentation | None = None,
+    balance: float = 0.0,
     on_run: Callable[[Run], object] | None = None,
     **arguments,
 ) -> list[Run]:
@@ -58,7 +61,8 @@ def cross_validate(
     What is done lies in `out`, a file a run, and is not done again; an interrupted training goes on.
 
     Args:
-        dataset (`Dataset`): Of the common form; faces that are cropped, or have `points` or `landmarks`.
+        dataset (`Dataset` or `StreamedFaces`): Of the common form; faces that are cropped, or have `points` or
+            `landmarks`.
         folds (`Sequence[Fold]`): See [`protocol_folds`].
         out (`str` or `Path`): Folder.
         seeds (`Sequence[int]`, defaults to `(0,)`): A training each.
@@ -67,6 +71,7 @@ def cross_validate(
             reports too much.
         preset (`str`, defaults to `"small"`): Which model.
         augmentation (`FaceAugmentation`, *optional*): By default the usual one.
+        balance (`float`, defaults to 0): `strength` of [`sampling_weights`], from training subjects alone.
         on_run (`Callable`, *optional*): Told every run.
         arguments: For [`training_arguments`].
 
@@ -82,7 +87,17 @@ def cross_validate(
     if rule == "validation" and not all(fold.validation for fold in folds):
         raise ValueError("`rule` validation needs folds with validation subjects; got folds without.")
     out, names = Path(out), au_names(dataset)
-    settings = {"folds": [asdict(fold) for fold in folds], "rule": rule, "preset": preset, "aus": names, **arguments}
+    augmentation = augmentation or FaceAugmentation()
+    settings = {
+        "folds": [asdict(fold) for fold in folds],
+        "rule": rule,
+        "preset": preset,
+        "aus": names,
+        "alignment": alignment_of(dataset),
+        "augmentation": asdict(augmentation),
+        "balance": balance,
+        **arguments,
+    }
     _same_settings(out / "settings.json", json.loads(json.dumps(settings)))
     runs = []
     for fold in folds:
@@ -90,7 +105,8 @@ def cross_validate(
             place = out / f"{fold.tested}-seed{seed}"
             stored = place.with_suffix(".npz")
             if not stored.is_file():
-                run = _train_and_test(dataset, fold, seed, place, rule, preset, names, augmentation, arguments)
+                splits = fold.split(dataset)
+                run = _train_and_test(splits, fold, seed, place, rule, preset, names, augmentation, balance, arguments)
                 with whole_file(stored) as partial:
                     np.savez_compressed(partial, labels=run.labels, scores=run.scores, subjects=run.subjects)
             with np.load(stored) as arrays:
@@ -113,17 +129,16 @@ def _same_settings(path: Path, settings: dict) -> None:
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _train_and_test(dataset, fold, seed, place, rule, preset, names, augmentation, arguments) -> Run:
-    splits = fold.split(dataset)
+def _train_and_test(splits, fold, seed, place, rule, preset, names, augmentation, balance, arguments) -> Run:
     tested = splits["test"]
     if rule == "best-epoch-on-test-part":
         splits["validation"] = tested
     set_seed(seed)
     model, processor = PRESETS[preset](names)
     chosen = {} if rule != "last" else {"load_best_model_at_end": False, "eval_strategy": "no"}
-    trainer = build_trainer(
-        model, processor, splits, training_arguments(place, seed=seed, **{**arguments, **chosen}), augmentation
-    )
+    weights = sampling_weights(splits["train"], balance) if balance else None
+    settings = training_arguments(place, seed=seed, **{**arguments, **chosen})
+    trainer = build_trainer(model, processor, splits, settings, augmentation, weights)
     trainer.train(resume_from_checkpoint=last_checkpoint(place))
     logits, labels = predict_logits(trainer, tested)
     return Run(fold.tested, seed, labels, expit(logits.astype(np.float64)), np.asarray(tested["subject_id"]))
@@ -175,6 +190,43 @@ def summarise(runs: Sequence[Run], names: Sequence[str], resamples: int = 1000, 
     return 100 * pd.DataFrame.from_dict(rows, orient="index")
 
 
+def beside_published(table, protocol: str):
+    """The table of [`summarise`] with a row a published method below it, of which only `mean` is known.
+
+    Args:
+        table (`pandas.DataFrame`): Of [`summarise`].
+        protocol (`str`): `"bp4d"` and `"disfa"` have published means; of another the table stays as it is.
+    """
+    import pandas as pd
+
+    rows = {paper.name: {"mean": mean} for paper in PUBLISHED if (mean := getattr(paper, protocol, None)) is not None}
+    return pd.concat([table, pd.DataFrame.from_dict(rows, orient="index", columns=["mean"])]) if rows else table
+
+
+def all_metrics(runs: Sequence[Run], names: Sequence[str]):
+    """Every metric of every run, one row a part, seed and action unit.
+
+    Args:
+        runs (`Sequence[Run]`): Of [`cross_validate`].
+        names (`Sequence[str]`): Action units, in the order of the columns.
+
+    Returns:
+        `pandas.DataFrame` with the columns `part`, `seed`, `au`, and the metrics of [`au_metrics`]; shares, not
+        percent; NaN where undefined.
+    """
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        metrics = au_metrics(run.labels, run.scores, names)
+        for name in names:
+            of_unit = {
+                key.removesuffix(f"_{name}"): value for key, value in metrics.items() if key.endswith(f"_{name}")
+            }
+            rows.append({"part": run.part, "seed": run.seed, "au": name, **of_unit})
+    return pd.DataFrame(rows)
+
+
 def _counts(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Hits, false alarms and misses by subject, of shape (num_subjects, 3, num_labels); and the base rates."""
     coded, active, called = is_coded(run.labels), run.labels == 1, run.scores >= 0.5
@@ -207,4 +259,4 @@ def _row(values, drawn, always, parts, seeds) -> dict[str, float]:
     }
 
 
-__all__ = ["RULES", "Rule", "Run", "cross_validate", "summarise"]
+__all__ = ["RULES", "Rule", "Run", "all_metrics", "beside_published", "cross_validate", "summarise"]

@@ -19,7 +19,7 @@ def plot_protocol(table: Any, title: str = "", protocol: str = "") -> Any:
     Returns:
         `matplotlib.figure.Figure`
     """
-    published = [(p.method, p.backbone, getattr(p, protocol)) for p in PUBLISHED if getattr(p, protocol, None)]
+    published = {paper.name: mean for paper in PUBLISHED if (mean := getattr(paper, protocol, None)) is not None}
     figure = figure_class()(figsize=(11 if published else 8, 4.6), layout="constrained", dpi=130)
     columns = figure.subplots(1, 2, width_ratios=[1.6, 1], squeeze=False)[0] if published else [figure.subplots()]
     axes, places = columns[0], np.arange(len(table))
@@ -34,11 +34,10 @@ def plot_protocol(table: Any, title: str = "", protocol: str = "") -> Any:
     axes.set_title("bars: 95 % by drawing people anew; grey: every frame called active", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     if published:
-        names = [f"{method}, {backbone}" if backbone else method for method, backbone, _ in published]
-        values = [value for *_, value in published]
+        values = list(published.values())
         rows = np.arange(len(values) + 1)
         columns[1].barh(rows, [*values, mean[-1]], color=[INACTIVE] * len(values) + [ACTIVE], height=0.7)
-        columns[1].set_yticks(rows, [*names, "this run"], fontsize=8)
+        columns[1].set_yticks(rows, [*published, "this run"], fontsize=8)
         columns[1].set_xlim(0, 100)
         columns[1].set_title("published means;\nmost chose the epoch on the tested people", fontsize=9)
         columns[1].spines[["top", "right"]].set_visible(False)

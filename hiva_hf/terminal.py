@@ -54,30 +54,21 @@ def print_metrics(metrics: dict[str, float], names: Sequence[str], title: str) -
     _console().print(table)
 
 
-def print_protocol(frame, title: str, protocol: str) -> None:
+def print_protocol(frame, title: str) -> None:
     """The table of a cross-validation, and below it what papers report.
 
     Args:
-        frame (`pandas.DataFrame`): Of [`summarise`].
+        frame (`pandas.DataFrame`): Of [`beside_published`].
         title (`str`): Printed above.
-        protocol (`str`): `"bp4d"` and `"disfa"` have published figures.
     """
-    from .data.published import PUBLISHED
-
     table = Table(title=title, title_justify="left")
-    for heading in ("AU", *frame.columns):
-        table.add_column(heading.replace("_", " "), justify="left" if heading == "AU" else "right")
+    for heading in ("AU or method", *frame.columns):
+        table.add_column(heading.replace("_", " "), justify="left" if heading == "AU or method" else "right")
     for name, row in frame.iterrows():
         table.add_row(str(name), *("-" if value != value else f"{value:.1f}" for value in row))
+        if name == "mean":
+            table.add_section()
     _console().print(table)
-    published = [p for p in PUBLISHED if getattr(p, protocol, None) is not None]
-    if published:
-        beside = Table(title="Published means; most chose the epoch on the tested people", title_justify="left")
-        for heading in ("method", "backbone", "mean F1"):
-            beside.add_column(heading, justify="right" if heading == "mean F1" else "left")
-        for paper in published:
-            beside.add_row(paper.method, paper.backbone, f"{getattr(paper, protocol):.1f}")
-        _console().print(beside)
 
 
 def print_calibration(calibration: "Calibration", title: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .protocol import run_protocol
-from .shared import Data, names, part_of_data, trainer_of, write_text
+from .shared import Data, Preset, names, part_of_data, trainer_of, write_text
 
 
 class Rule(StrEnum):
@@ -54,6 +54,17 @@ def evaluate(
         float, typer.Option(min=0, max=0.9, help="With --protocol: share of training people who choose the epoch.")
     ] = 0.15,
     workers: Annotated[int, typer.Option(min=0, help="With --protocol: processes that prepare pictures.")] = 2,
+    preset: Annotated[Preset, typer.Option(help="With --protocol: which model.")] = Preset.small,
+    bf16: Annotated[bool, typer.Option("--bf16", help="With --protocol: mixed precision.")] = False,
+    strong_augmentation: Annotated[
+        bool, typer.Option("--strong-augmentation", help="With --protocol: vary faces more, for long runs.")
+    ] = False,
+    balance: Annotated[
+        float, typer.Option(min=0, max=1, help="With --protocol: see rare action units more often, 0 to 1.")
+    ] = 0.0,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="With --protocol: read faces while training, without a copy.")
+    ] = False,
 ):
     """Print a table of metrics per action unit: of a trained detector, or of a whole cross-validation.
 
@@ -62,6 +73,8 @@ def evaluate(
     if (checkpoint is None) == (protocol is None):
         raise ValueError("`--checkpoint` or `--protocol` must be given, and not both.")
     if protocol is not None:
+        from ..data import FaceAugmentation
+
         if root is None or out is None:
             raise ValueError("`--protocol` needs `--root`, the dataset's folder, and `--out`, a folder for the tables.")
         if not all(seed.isdecimal() for seed in names(seeds)) or not names(seeds):
@@ -72,11 +85,16 @@ def evaluate(
             out,
             seeds=[int(seed) for seed in names(seeds)],
             rule=rule.value,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            workers=workers,
             validation=validation,
+            workers=workers,
+            streaming=streaming,
+            preset=preset.value,
+            augmentation=FaceAugmentation.strong() if strong_augmentation else FaceAugmentation(),
+            balance=balance,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            bf16=bf16,
         )
         return
     assert checkpoint is not None

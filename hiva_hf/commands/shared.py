@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,13 @@ Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", help="Folder of a
 Data = Annotated[
     Path | None, typer.Option(help="Parquet file or folder of rendered faces; by default the embedded sample.")
 ]
+
+
+class Preset(StrEnum):
+    """Names of the presets."""
+
+    small = "small"
+    small_text = "small-text"
 
 
 def names(text: str) -> list[str]:

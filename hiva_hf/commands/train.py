@@ -1,20 +1,12 @@
 """`hiva train`."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .shared import Data, names, quiet, write_text
-
-
-class Preset(StrEnum):
-    """Names of the presets."""
-
-    small = "small"
-    small_text = "small-text"
+from .shared import Data, Preset, names, quiet, write_text
 
 
 def train(
@@ -40,6 +32,13 @@ def train(
     bf16: Annotated[
         bool, typer.Option("--bf16", help="Mixed precision; faster where the machine has bfloat16.")
     ] = False,
+    balance: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="See faces with rare action units more often: 0 as they are, 1 evened out."),
+    ] = 0.0,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Read faces from --data while training, without a copy in the cache.")
+    ] = False,
     strong_augmentation: Annotated[
         bool, typer.Option("--strong-augmentation", help="Vary faces more; for thousands of faces and long runs.")
     ] = False,
@@ -49,7 +48,7 @@ def train(
     from transformers import set_seed
 
     from ..calibration import calibrate_detector
-    from ..data import FaceAugmentation, load_rendered, subject_split
+    from ..data import FaceAugmentation, load_rendered, sampling_weights, stream_prepared, subject_split
     from ..data.schema import alignment_of
     from ..descriptions import load_bank
     from ..facs import BP4D_AUS, au_label
@@ -88,7 +87,14 @@ def train(
                 "`--bank` needs `--preset small-text`: the small preset holds stored embeddings, no texts."
             )
         options["bank"] = load_bank(bank)
-    dataset = load_rendered(data, aus=labels, intensity=intensity)
+    if streaming:
+        if data is None:
+            raise ValueError("`--streaming` needs `--data`; the embedded sample is small.")
+        dataset = stream_prepared(data, aus=labels, intensity=intensity)
+    else:
+        dataset = load_rendered(data, aus=labels, intensity=intensity)
+    if balance and intensity:
+        raise ValueError("`--balance` needs labels of occurrence; with `--intensity` there are none.")
     settings: dict = {
         "data": None if data is None else str(data.resolve()),
         "preset": preset.value,
@@ -101,6 +107,8 @@ def train(
         "test_subjects": names(test_subjects),
         "validation": validation,
         "bf16": bf16,
+        "balance": balance,
+        "streaming": streaming,
         "strong_augmentation": strong_augmentation,
     }
     _refuse_other_settings(state / "run.json", settings)
@@ -122,7 +130,8 @@ def train(
         **quiet(),
     )
     augmentation = FaceAugmentation.strong() if strong_augmentation else FaceAugmentation()
-    trainer = build_trainer(model, processor, splits, arguments, augmentation)
+    weights = sampling_weights(splits["train"], balance) if balance else None
+    trainer = build_trainer(model, processor, splits, arguments, augmentation, weights)
     write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     records: dict[str, dict] = {"splits.json": parts}

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset, List, Value
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from ..facs import au_label
 from .schema import ALIGNMENT_KEY, describe
-from .streaming import StreamedFaces
+from .streaming import StreamedFaces, open_parquet
 
 _TREE = "ROOT/\n  faces-00000.parquet   columns image, subject_id, frame, AU1, AU1_intensity, ..., points or landmarks"
 _KEPT = (
@@ -30,7 +31,7 @@ def load_prepared(
     """Load faces from parquet.
 
     Args:
-        root (`str` or `Path`): A parquet file or a folder of them.
+        root (`str` or `Path`): A parquet file or a folder of them; also `hf://datasets/org/name`.
         aus (`Sequence[str]`, *optional*): Which AUs, in the order of the labels; by default all, in that of the files.
         intensity (`bool`, defaults to `False`): Labels are intensities 0-5 in place of occurrence 0/1.
         subjects (`Sequence[str]`, *optional*): Keep these subjects only.
@@ -67,18 +68,22 @@ def stream_prepared(
 
 def _files(root: str | Path) -> tuple[list[str], dict | None]:
     """Parquet files, and how their faces were aligned where they tell, and tell the same."""
-    root = Path(root)
-    files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
+    filesystem, place = url_to_fs(str(root))
+    found = [place] if filesystem.isfile(place) else sorted(filesystem.find(place))
+    files = [name for name in found if name == place or name.endswith(".parquet")]
+    if not isinstance(filesystem, LocalFileSystem):
+        files = [filesystem.unstrip_protocol(name) for name in files]
     if not files:
         raise FileNotFoundError(f"`root` must be a parquet file or a folder of them; got {root}. Expected:\n{_TREE}")
     alignments = set()
     for file in files:
         try:
-            alignments.add((pq.read_schema(file).metadata or {}).get(ALIGNMENT_KEY))
+            with open_parquet(file) as parquet:
+                alignments.add((parquet.schema_arrow.metadata or {}).get(ALIGNMENT_KEY))
         except pa.ArrowInvalid as error:
             raise ValueError(f"{file} must be a parquet file; {error}") from None
     alignment = next(iter(alignments)) if len(alignments) == 1 else None
-    return [str(file) for file in files], None if alignment is None else json.loads(alignment)
+    return files, None if alignment is None else json.loads(alignment)
 
 
 def _common_form(dataset: Dataset, root, aus, intensity: bool, subjects, alignment: dict | None) -> Dataset:

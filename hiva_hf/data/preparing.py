@@ -24,6 +24,7 @@ from ..faces.given import GivenFaces
 from ..faces.pretrained import load_face_detector
 from ..files import whole_file
 from .schema import ALIGNMENT_KEY, au_names
+from .video_frames import file_and_frame
 
 _KEYS = {"subject_id": "string", "sequence_id": "string", "frame": "int32", "dataset": "string"}
 SETTINGS_FILE, DROPPED_FILE = "prepare.json", "dropped.csv"
@@ -101,8 +102,8 @@ def prepare_faces(
         dataset (`Dataset`): Of the common form, see [`au_dataset`].
         out (`str` or `Path`): Folder for `faces-00000.parquet`, ..., `prepare.json` and `dropped.csv`.
         preparation (`Preparation`, *optional*): How.
-        given (`GivenFaces`, *optional*): Where the faces are, for alignment `"given"`; by the files of the images. Of a
-            picture with several, the largest is taken.
+        given (`GivenFaces`, *optional*): Where the faces are, for alignment `"given"`; by the files of the images, and
+            the frames of videos. Of a picture with several, the largest is taken.
         rows_per_shard (`int`, defaults to 1000): Rows of the dataset a file.
         workers (`int`, defaults to 1): Processes.
         on_shard (`Callable`, *optional*): Told after every shard how many rows are done, and how many there are.
@@ -168,7 +169,9 @@ def _begin(out: Path, settings: dict) -> None:
 
 
 def _paths(dataset: Dataset) -> list[str]:
-    return dataset.with_format("arrow")[:]["image"].combine_chunks().field("path").to_pylist()
+    """Files of the images, each once: a video is one however many frames of it are there."""
+    paths = dataset.with_format("arrow")[:]["image"].combine_chunks().field("path").to_pylist()
+    return list(dict.fromkeys(file_and_frame(path or "")[0] for path in paths))
 
 
 def _shards(dataset, work, waiting, rows, workers) -> Iterator[int]:
@@ -215,7 +218,7 @@ class _Worker:
 
     def _faces(self, image: Image.Image, place: str) -> list[Face]:
         if self.given is not None:
-            return self.given(image, place)
+            return self.given(image, *file_and_frame(place))
         return self.detector(image) if self.preparation.alignment == "detect" else []
 
     def __call__(self, dataset: Dataset, rows: range, path: Path) -> int:

@@ -23,6 +23,11 @@ class Published:
     bp4d: float | None
     disfa: float | None
 
+    @property
+    def name(self) -> str:
+        """`str`: Method and backbone."""
+        return f"{self.method}, {self.backbone}" if self.backbone else self.method
+
 
 PUBLISHED = (
     Published("JAA-Net (ECCV 2018)", "CNN", 60.0, 56.0),

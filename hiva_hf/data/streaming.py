@@ -2,8 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +55,7 @@ class StreamedFaces:
         tables: list[pa.Table] = []
         units: list[RowGroup] = []
         for file in files:
-            with pq.ParquetFile(file) as parquet:
+            with open_parquet(file) as parquet:
                 small = [name for name in parquet.schema_arrow.names if name != "image"]
                 for number in range(parquet.num_row_groups):
                     table = parquet.read_row_group(number, columns=small)
@@ -62,7 +64,8 @@ class StreamedFaces:
                         table = table.append_column(name, pa.array(place[name], pa.int32()))
                     tables.append(table)
                     units.append(RowGroup(file, number, _image_bytes(parquet, number)))
-        features = Features.from_arrow_schema(pq.read_schema(files[0]))
+        with open_parquet(files[0]) as parquet:
+            features = Features.from_arrow_schema(parquet.schema_arrow)
         del features["image"]
         features.update({name: Value("int32") for name in _PLACE})
         table = pa.concat_tables(table.select(list(features)).cast(features.arrow_schema) for table in tables)
@@ -114,7 +117,7 @@ class StreamedFaces:
 
     def _image(self, unit: int, row: int):
         if unit not in self._read:
-            with pq.ParquetFile(self.units[unit].file) as parquet:
+            with open_parquet(self.units[unit].file) as parquet:
                 self._read[unit] = parquet.read_row_group(self.units[unit].number, columns=["image"])["image"]
             # a batch may lie in two windows
             while len(self._read) > 1 and sum(self.units[held].size for held in self._read) > 2 * _WINDOW:
@@ -126,10 +129,17 @@ class StreamedFaces:
         return {**self.__dict__, "_read": OrderedDict()}
 
 
+@contextmanager
+def open_parquet(file: str) -> Iterator[pq.ParquetFile]:
+    """A parquet file, wherever it lies, to be read a row group at a time."""
+    with fsspec.open(file, "rb") as stream, pq.ParquetFile(stream) as parquet:
+        yield parquet
+
+
 def _image_bytes(parquet: pq.ParquetFile, number: int) -> int:
     group = parquet.metadata.row_group(number)
     columns = (group.column(place) for place in range(group.num_columns))
     return sum(column.total_uncompressed_size for column in columns if column.path_in_schema.startswith("image."))
 
 
-__all__ = ["StreamedFaces"]
+__all__ = ["StreamedFaces", "open_parquet"]

@@ -18,6 +18,12 @@ def frame_path(video: str, number: int) -> str:
     return f"{video}{_SEPARATOR}{number}"
 
 
+def file_and_frame(path: str) -> tuple[str, int | None]:
+    """The video and the frame of a [`frame_path`]; an image file and `None`."""
+    video, separator, number = path.rpartition(_SEPARATOR)
+    return (video, int(number)) if separator else (path, None)
+
+
 def count_frames(video: str) -> int:
     """Frames of a video, counted in its packets: nothing is decoded.
 
@@ -76,8 +82,9 @@ class FrameImage(Image):
         path = value.get("path") if isinstance(value, dict) else None
         if path is None or _SEPARATOR not in path or value.get("bytes") is not None:
             return super().decode_example(value, token_per_repo_id)
-        video, number = path.rsplit(_SEPARATOR, 1)
-        return _reader(video).frame(int(number))
+        video, number = file_and_frame(path)
+        assert number is not None
+        return _reader(video).frame(number)
 
 
 with warnings.catch_warnings():
@@ -85,4 +92,4 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
     register_feature(FrameImage, "FrameImage")
 
-__all__ = ["FrameImage", "count_frames", "frame_path"]
+__all__ = ["FrameImage", "count_frames", "file_and_frame", "frame_path"]
