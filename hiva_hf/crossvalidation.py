@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from datasets import Dataset
 from scipy.special import expit
-from transformers import set_seed
+from transformers import Trainer, set_seed
 
 from .data import FaceAugmentation, Fold, StreamedFaces, au_names, sampling_weights
 from .data.published import PUBLISHED
@@ -54,6 +54,7 @@ def cross_validate(
     augmentation: FaceAugmentation | None = None,
     balance: float = 0.0,
     on_run: Callable[[Run], object] | None = None,
+    on_trainer: Callable[[Trainer], object] | None = None,
     **arguments,
 ) -> list[Run]:
     """Train and test every fold with every seed.
@@ -73,6 +74,7 @@ def cross_validate(
         augmentation (`FaceAugmentation`, *optional*): By default the usual one.
         balance (`float`, defaults to 0): `strength` of [`sampling_weights`], from training subjects alone.
         on_run (`Callable`, *optional*): Told every run.
+        on_trainer (`Callable`, *optional*): Given every trainer before it trains, to add callbacks.
         arguments: For [`training_arguments`].
 
     Returns:
@@ -87,15 +89,11 @@ def cross_validate(
     if rule == "validation" and not all(fold.validation for fold in folds):
         raise ValueError("`rule` validation needs folds with validation subjects; got folds without.")
     out, names = Path(out), au_names(dataset)
-    augmentation = augmentation or FaceAugmentation()
+    recipe = _Recipe(names, rule, preset, augmentation or FaceAugmentation(), balance, arguments)
     settings = {
         "folds": [asdict(fold) for fold in folds],
-        "rule": rule,
-        "preset": preset,
-        "aus": names,
         "alignment": alignment_of(dataset),
-        "augmentation": asdict(augmentation),
-        "balance": balance,
+        **{key: value for key, value in asdict(recipe).items() if key != "arguments"},
         **arguments,
     }
     _same_settings(out / "settings.json", json.loads(json.dumps(settings)))
@@ -105,8 +103,7 @@ def cross_validate(
             place = out / f"{fold.tested}-seed{seed}"
             stored = place.with_suffix(".npz")
             if not stored.is_file():
-                splits = fold.split(dataset)
-                run = _train_and_test(splits, fold, seed, place, rule, preset, names, augmentation, balance, arguments)
+                run = _train_and_test(recipe, fold.split(dataset), fold.tested, seed, place, on_trainer)
                 with whole_file(stored) as partial:
                     np.savez_compressed(partial, labels=run.labels, scores=run.scores, subjects=run.subjects)
             with np.load(stored) as arrays:
@@ -129,19 +126,37 @@ def _same_settings(path: Path, settings: dict) -> None:
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _train_and_test(splits, fold, seed, place, rule, preset, names, augmentation, balance, arguments) -> Run:
+@dataclass(frozen=True)
+class _Recipe:
+    """How each part's detector is trained; fields as of [`cross_validate`]."""
+
+    names: list[str]
+    rule: str
+    preset: str
+    augmentation: FaceAugmentation
+    balance: float
+    arguments: dict
+
+    def trainer(self, splits, seed: int, place: Path) -> Trainer:
+        """A trainer of a new detector."""
+        set_seed(seed)
+        model, processor = PRESETS[self.preset](self.names)
+        chosen = {"load_best_model_at_end": False, "eval_strategy": "no"} if self.rule == "last" else {}
+        settings = training_arguments(place, seed=seed, **{**self.arguments, **chosen})
+        weights = sampling_weights(splits["train"], self.balance) if self.balance else None
+        return build_trainer(model, processor, splits, settings, self.augmentation, weights)
+
+
+def _train_and_test(recipe: _Recipe, splits, part: str, seed: int, place: Path, on_trainer) -> Run:
     tested = splits["test"]
-    if rule == "best-epoch-on-test-part":
+    if recipe.rule == "best-epoch-on-test-part":
         splits["validation"] = tested
-    set_seed(seed)
-    model, processor = PRESETS[preset](names)
-    chosen = {} if rule != "last" else {"load_best_model_at_end": False, "eval_strategy": "no"}
-    weights = sampling_weights(splits["train"], balance) if balance else None
-    settings = training_arguments(place, seed=seed, **{**arguments, **chosen})
-    trainer = build_trainer(model, processor, splits, settings, augmentation, weights)
+    trainer = recipe.trainer(splits, seed, place)
+    if on_trainer is not None:
+        on_trainer(trainer)
     trainer.train(resume_from_checkpoint=last_checkpoint(place))
     logits, labels = predict_logits(trainer, tested)
-    return Run(fold.tested, seed, labels, expit(logits.astype(np.float64)), np.asarray(tested["subject_id"]))
+    return Run(part, seed, labels, expit(logits.astype(np.float64)), np.asarray(tested["subject_id"]))
 
 
 def summarise(runs: Sequence[Run], names: Sequence[str], resamples: int = 1000, seed: int = 0):

@@ -62,8 +62,9 @@ def print_protocol(frame, title: str) -> None:
         title (`str`): Printed above.
     """
     table = Table(title=title, title_justify="left")
-    for heading in ("AU or method", *frame.columns):
-        table.add_column(heading.replace("_", " "), justify="left" if heading == "AU or method" else "right")
+    table.add_column("AU or method", no_wrap=True)
+    for heading in frame.columns:
+        table.add_column(heading.replace("_", " "), justify="right")
     for name, row in frame.iterrows():
         table.add_row(str(name), *("-" if value != value else f"{value:.1f}" for value in row))
         if name == "mean":

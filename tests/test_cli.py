@@ -149,6 +149,21 @@ def test_metrics_are_json(trained):
     strict_json(trained.folder / "results.json")
 
 
+def test_streamed_and_balanced_training_tells_an_epoch_in_a_line(hiva, place, data):
+    options = ("--batch-size", 8, "--workers", 0, "--aus", "12,4,6", "--test-subjects", "S002", "--epochs", 2)
+    result = hiva("train", "-o", "run", "--data", data, *options, "--streaming", "--balance", 0.5)
+    assert result.code == 0, result.err
+    lines = [line for line in result.err.splitlines() if line.startswith("epoch")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    assert all("validation loss" in line and "F1" in line for line in lines)
+    # no dictionary of every metric of every action unit
+    assert "eval_f1_AU12" not in result.out + result.err
+    settings = json.loads(Path("run/results.json").read_text())
+    assert (settings["streaming"], settings["balance"]) == (True, 0.5)
+    fails_with(hiva("train", "-o", "new", "--streaming"), "`--streaming` needs `--data`")
+    fails_with(hiva("train", "-o", "new", "--data", data, "--intensity", "--balance", 1), "`--balance`")
+
+
 def test_evaluation_leaves_the_checkpoint_alone(hiva, place, trained, data):
     shutil.copytree(trained.folder, place / "run", ignore=shutil.ignore_patterns(".evaluation"))
     before = files(place)

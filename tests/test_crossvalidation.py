@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from command import fails_with
 from PIL import Image
 from sklearn.metrics import f1_score
 
-from hiva_hf.crossvalidation import Run, cross_validate, summarise
+from hiva_hf.crossvalidation import Run, all_metrics, beside_published, cross_validate, summarise
 from hiva_hf.data import FaceAugmentation, load_rendered, protocol_folds
 from hiva_hf.data.published import PUBLISHED
+from hiva_hf.metrics import au_metrics
 from hiva_hf.plotting import save_figure
 from hiva_hf.plotting_protocol import plot_protocol
 
@@ -73,6 +76,26 @@ def test_what_is_never_active_is_undefined_and_in_no_mean():
     table = summarise([run], NAMES, resamples=20)
     assert math.isnan(table.loc["AU1", "mean"])
     assert table.loc["mean", "mean"] == table.loc["AU12", "mean"]
+
+
+def test_every_metric_of_every_run(runs):
+    table = all_metrics(runs, NAMES)
+    assert len(table) == 3 * 2 * 2
+    expected = au_metrics(runs[3].labels, runs[3].scores, NAMES)
+    row = table[(table["part"] == "P2") & (table["seed"] == 1) & (table["au"] == "AU12")].iloc[0]
+    for metric in ("f1", "skew_f1", "precision", "recall", "auc", "ap", "accuracy", "base_rate", "always_positive_f1"):
+        assert row[metric] == expected[f"{metric}_AU12"]
+
+
+def test_published_means_stand_below(runs):
+    table = summarise(runs, NAMES, resamples=20)
+    assert beside_published(table, "3") is table
+    both = beside_published(table, "bp4d")
+    assert both.index[:3].tolist() == ["AU1", "AU12", "mean"]
+    assert both.loc["ME-GraphAU (IJCAI 2022), Swin-B", "mean"] == 65.5
+    assert math.isnan(both.loc["ME-GraphAU (IJCAI 2022), Swin-B", "P1"])
+    assert len(both) == 3 + len(PUBLISHED)
+    assert beside_published(table, "disfa").loc["FMAE-IAT (FG 2025), ViT-L", "mean"] == 70.1
 
 
 def test_the_picture(runs, tmp_path):
@@ -143,6 +166,31 @@ def test_the_command_writes_what_a_paper_reports(hiva, place, data):
     assert latex.count("\\\\") >= len(table)
     assert "toprule" in latex
     assert "always positive" in result.out
+    # the trainings in a line an epoch, the parts with their size
+    assert sum(line.startswith("epoch 1 of 1: loss") for line in result.err.splitlines()) == 2
+    assert "P1: " in result.out
+    metrics = pd.read_csv("cv/metrics.csv")
+    assert set(metrics["part"]) == {"P1", "P2"}
+    assert len(metrics) == 2 * (len(table) - 1)
+
+
+def test_the_command_says_how_complete_the_parts_are(hiva, place, data):
+    # the sample's people under names of BP4D, one of each part and two who train beside them
+    table = pq.read_table(data)
+    names = {"S000": "F001", "S001": "M011", "S002": "F007", "S003": "F018"}
+    people = [names.get(name, "F003") for name in table["subject_id"].to_pylist()]
+    place_of = table.schema.get_field_index("subject_id")
+    table = table.set_column(place_of, "subject_id", pa.array(people))
+    Path("faces").mkdir()
+    pq.write_table(table, "faces/faces.parquet")
+    options = ("--epochs", 1, "--workers", 0, "--batch-size", 8, "--rule", "last", "--streaming")
+    result = hiva("evaluate", "--protocol", "bp4d", "--root", "faces", "--out", "cv", *options)
+    assert result.code == 0, result.err
+    assert "; published: 14 people, 50,631 frames" in result.out
+    assert "JAA-Net (ECCV 2018), CNN" in result.out
+    for name in ("f1.md", "f1.tex", "f1.csv"):
+        assert "JAA-Net (ECCV 2018), CNN" in Path("cv", name).read_text()
+    assert "most chose the epoch on the tested people" in Path("cv/f1.md").read_text()
 
 
 def test_what_the_command_refuses(hiva, place, data, trained):

@@ -141,6 +141,22 @@ def test_every_face_largest_first(detector, astronaut):
     assert overlap(largest.box, faces[0].box) > 0.7
 
 
+def test_the_largest_face_alone(detector, astronaut):
+    (found,), (first, *_) = detector.largest(astronaut), detector(astronaut)
+    assert np.abs(found.points - first.points).max() < 3
+    head = astronaut.crop((140, 30, 300, 190))
+    picture = Image.new("RGB", (1200, 900), (120, 130, 140))
+    assert detector.largest(picture) == []
+    # too small to be looked for first
+    picture.paste(head, (50, 60))
+    (small,) = detector.largest(picture)
+    assert np.linalg.norm(small.points[2] - (50 + 226 - 140, 60 + 128 - 30)) < 8
+    picture.paste(head.resize((640, 640)), (400, 100))
+    (large,) = detector.largest(picture)
+    assert large.points[2][0] > 400
+    assert overlap(large.box, detector(picture)[0].box) > 0.7
+
+
 def test_a_large_picture_has_its_face_in_the_same_place(detector, astronaut):
     (small,) = detector(astronaut)
     (large,) = detector(astronaut.resize((512 * 6, 512 * 6)))

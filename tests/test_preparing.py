@@ -11,24 +11,31 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from command import fails_with
+from command import fails_with, write_video
 from datasets import load_dataset
 from PIL import Image
 
+from hiva_hf import build_trainer, hiva_small, training_arguments
 from hiva_hf.data import (
     FaceTransform,
     Preparation,
+    au_dataset,
     au_names,
     load_folder,
     load_prepared,
     load_rendered,
+    merge_datasets,
     prepare_faces,
+    sampling_weights,
 )
 from hiva_hf.data.schema import alignment_of
-from hiva_hf.faces import FaceTemplate, GivenFaces, five_points
+from hiva_hf.data.video_frames import FrameImage, frame_path
+from hiva_hf.faces import Face, FaceTemplate, GivenFaces, five_points
 from hiva_hf.image_processing_hiva import HiVAImageProcessorPil
+from hiva_hf.training import label_weights
 
 pytest.importorskip("cv2")
+NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +115,57 @@ def test_faces_of_a_table(own, tmp_path):
         prepare_faces(folder, tmp_path / "b", given=given)
 
 
+def test_faces_of_a_table_for_the_frames_of_a_video(tmp_path):
+    rows = load_rendered()
+    pictures = [rows[n]["image"].convert("RGB").resize((256, 256)) for n in range(4)]
+    video = write_video(tmp_path / "LeftVideoSN001_comp.avi", pictures)
+    dataset = au_dataset(
+        "DISFA", ["AU12"], np.ones((4, 1)), images=[frame_path(str(video), n) for n in range(4)],
+        subjects=["SN001"] * 4, sequences=["SN001"] * 4, frames=[1, 2, 3, 4], image_feature=FrameImage(),
+    )  # fmt: skip
+    header = ["source", "frame", *(f"{name}_{axis}" for name in NAMES for axis in "xy")]
+    places = {frame: five_points(rows[frame - 1]["landmarks"]) * 2 for frame in (1, 2, 4)}
+    lines = [[video.name, frame, *points.ravel()] for frame, points in places.items()]
+    table = "\n".join(",".join(map(str, line)) for line in [header, *lines])
+    (tmp_path / "known.csv").write_text(table + "\n")
+    given, how = GivenFaces.load(tmp_path / "known.csv"), Preparation(alignment="given", size=64)
+    report = prepare_faces(dataset, tmp_path / "out", how, given=given)
+    assert (report.faces, report.dropped) == (3, {"no face found": 1})
+    made = load_prepared(tmp_path / "out")
+    assert made["frame"][:] == [1, 2, 4]
+    for row in made:
+        picture = dataset[row["frame"] - 1]["image"].convert("RGB")
+        crop, points = how.crop(picture, [Face((0, 0, 256, 256), points=places[row["frame"]])])
+        assert np.abs(np.reshape(row["points"], (5, 2)) - points).max() < 0.01
+        assert np.abs(np.asarray(row["image"], float) - np.asarray(crop, float)).mean() < 3
+    assert dropped(tmp_path / "out") == [("LeftVideoSN001_comp.avi#frame=2", "SN001", "no face found")]
+
+
+def test_several_datasets_prepared_as_one_and_trained_on(own, tmp_path):
+    first = load_folder(own, aus=["AU12"])
+    second = au_dataset(
+        "other", ["AU1", "AU4"], np.tile([[1, 0], [0, 1]], (3, 1)), images=[str(own / f"{n}.png") for n in range(6)],
+        subjects=["a"] * 6, sequences=["a"] * 6, frames=range(6),
+    )  # fmt: skip
+    merged = merge_datasets([first, second])
+    prepare_faces(merged, tmp_path / "out", Preparation(alignment="none", size=64))
+    made = load_prepared(tmp_path / "out")
+    assert au_names(made) == ["AU1", "AU4", "AU12"]
+    missing = np.array(made["labels"][:]) == -100
+    assert missing[:13].tolist() == [[True, True, False]] * 13
+    assert missing[13:].tolist() == [[False, False, True]] * 6
+    weights = sampling_weights(made, shares={"folder": 1, "other": 1})
+    assert weights[:13].sum() == pytest.approx(weights[13:].sum())
+    model, processor = hiva_small(au_names(made))
+    settings = training_arguments(
+        tmp_path / "run", max_steps=3, per_device_train_batch_size=8, eval_strategy="no", save_strategy="no",
+        load_best_model_at_end=False, disable_tqdm=True,
+    )  # fmt: skip
+    trainer = build_trainer(model, processor, {"train": made}, settings, sample_weights=weights)
+    assert np.isfinite(trainer.train().training_loss)
+    assert model.config.label_weights == pytest.approx(label_weights(np.array(made["labels"][:])))
+
+
 def test_a_model_tells_how_its_faces_were_cut_out(hiva, own, place):
     prepare_faces(load_folder(own), place / "faces", Preparation(size=64))
     options = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--aus", "12,1")
@@ -177,13 +235,15 @@ def test_a_run_that_was_shot_goes_on(own, place):
     command += ["--alignment", "none", "--size", "64", "--workers", "2"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(Path("faces").glob("*.parquet")) and time.monotonic() < deadline:
+    while not list(Path("faces").glob("faces-*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, 9)
     process.wait()
-    kept = {path.name: path.stat().st_mtime_ns for path in Path("faces").glob("*.parquet")}
+    kept = {path.name: path.stat().st_mtime_ns for path in Path("faces").glob("faces-*.parquet")}
     assert 1 <= len(kept) <= 3
     assert not Path("faces/dropped.csv").exists()
+    with pytest.raises(ValueError, match="must be prepared to its end"):
+        load_prepared("faces")
     assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
     assert len(load_prepared("faces")) == 2400
     assert {name: Path("faces", name).stat().st_mtime_ns for name in kept} == kept

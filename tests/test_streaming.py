@@ -3,6 +3,7 @@
 import pickle
 from collections import Counter
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -58,6 +59,16 @@ def test_rows_are_those_of_loaded_faces(folder, streamed):
     assert len(list(streamed.select([1, 2]))) == 2
     with pytest.raises(ValueError, match="`subjects` must name subjects"):
         stream_prepared(folder, subjects=["nobody"])
+
+
+def test_files_that_lie_elsewhere(folder):
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/faces", recursive=True)
+    elsewhere = stream_prepared("memory://faces", aus=AUS)
+    assert len(elsewhere) == 600
+    assert elsewhere[599]["image"].tobytes() == stream_prepared(folder)[599]["image"].tobytes()
+    with pytest.raises(FileNotFoundError, match="memory://nowhere"):
+        stream_prepared("memory://nowhere")
 
 
 def test_datasets_streams_the_files_too(folder):

@@ -191,6 +191,13 @@ def test_labels_that_are_none_are_refused(make_model, processor, splits, tmp_pat
         build_trainer(make_model(), processor, {"train": part}, arguments(tmp_path))
 
 
+def test_a_stream_without_an_end_is_refused(make_model, processor, splits, tmp_path):
+    with pytest.raises(TypeError, match="train is a IterableDataset"):
+        build_trainer(
+            make_model(), processor, {"train": splits["train"].to_iterable_dataset()}, arguments(tmp_path)
+        )  # fmt: skip
+
+
 def test_an_intensity_model_trains_and_keeps_its_best_epoch(make_model, processor, tmp_path):
     parts = subject_split(load_rendered(aus=AUS, intensity=True), seed=0)
     parts = {name: part.shuffle(seed=0).select(range(16)) for name, part in parts.items()}

@@ -28,6 +28,7 @@ def run_protocol(
     from ..plotting import save_figure
     from ..plotting_protocol import plot_protocol
     from ..terminal import print_protocol
+    from ..terminal_training import show_epochs
 
     dataset = _faces(protocol, root, out, workers, streaming)
     names = au_names(dataset)
@@ -42,6 +43,7 @@ def run_protocol(
         seeds=seeds,
         rule=rule,  # type: ignore[arg-type]
         on_run=lambda run: typer.echo(f"{run.part}, seed {run.seed}: {len(run.labels):,} frames tested"),
+        on_trainer=show_epochs,
         dataloader_num_workers=workers,
         **options,
         **quiet(),

@@ -87,7 +87,14 @@ def cut_faces(faces, out: Path, *, workers: int, **options):
 
 def quiet() -> dict:
     """`TrainingArguments`: progress bars for people, lines for logs."""
-    return {"disable_tqdm": not sys.stderr.isatty(), "logging_strategy": "epoch", "log_level": "error"}
+    watched = sys.stderr.isatty()
+    if not watched:
+        import datasets
+        from transformers.utils.logging import disable_progress_bar
+
+        datasets.disable_progress_bars()
+        disable_progress_bar()
+    return {"disable_tqdm": not watched, "logging_strategy": "epoch", "log_level": "error"}
 
 
 def write_text(path: Path, text: str, quiet: bool = False) -> None:

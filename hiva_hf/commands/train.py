@@ -54,6 +54,7 @@ def train(
     from ..facs import BP4D_AUS, au_label
     from ..presets import PRESETS
     from ..terminal import print_metrics
+    from ..terminal_training import show_epochs
     from ..training import (
         build_trainer,
         evaluate_detector,
@@ -132,6 +133,7 @@ def train(
     augmentation = FaceAugmentation.strong() if strong_augmentation else FaceAugmentation()
     weights = sampling_weights(splits["train"], balance) if balance else None
     trainer = build_trainer(model, processor, splits, arguments, augmentation, weights)
+    show_epochs(trainer)
     write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     records: dict[str, dict] = {"splits.json": parts}

@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from ..facs import au_label
-from .schema import ALIGNMENT_KEY, describe
+from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, describe
 from .streaming import StreamedFaces, open_parquet
 
 _TREE = "ROOT/\n  faces-00000.parquet   columns image, subject_id, frame, AU1, AU1_intensity, ..., points or landmarks"
@@ -43,7 +43,7 @@ def load_prepared(
 
     Raises:
         FileNotFoundError: If there is no parquet file.
-        ValueError: If an AU is not in the files, or no subject is left.
+        ValueError: If an AU is not in the files, no subject is left, or the preparation was interrupted.
     """
     files, alignment = _files(root)
     return _common_form(Dataset.from_parquet(files), root, aus, intensity, subjects, alignment)
@@ -70,7 +70,11 @@ def _files(root: str | Path) -> tuple[list[str], dict | None]:
     """Parquet files, and how their faces were aligned where they tell, and tell the same."""
     filesystem, place = url_to_fs(str(root))
     found = [place] if filesystem.isfile(place) else sorted(filesystem.find(place))
-    files = [name for name in found if name == place or name.endswith(".parquet")]
+    names = {name.rsplit("/", 1)[-1] for name in found}
+    if SETTINGS_FILE in names and DROPPED_FILE not in names:
+        raise ValueError(f"{root} must be prepared to its end; it was interrupted. Run `hiva data prepare` again.")
+    # a hidden one is what a killed program left behind
+    files = [name for name in found if name == place or re.search(r"(^|/)[^./][^/]*\.parquet$", name)]
     if not isinstance(filesystem, LocalFileSystem):
         files = [filesystem.unstrip_protocol(name) for name in files]
     if not files:

@@ -23,11 +23,10 @@ from ..faces.detection import Face, FaceDetector
 from ..faces.given import GivenFaces
 from ..faces.pretrained import load_face_detector
 from ..files import whole_file
-from .schema import ALIGNMENT_KEY, au_names
+from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, au_names
 from .video_frames import file_and_frame
 
 _KEYS = {"subject_id": "string", "sequence_id": "string", "frame": "int32", "dataset": "string"}
-SETTINGS_FILE, DROPPED_FILE = "prepare.json", "dropped.csv"
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,9 @@ class _Worker:
     def _faces(self, image: Image.Image, place: str) -> list[Face]:
         if self.given is not None:
             return self.given(image, *file_and_frame(place))
-        return self.detector(image) if self.preparation.alignment == "detect" else []
+        if self.preparation.alignment == "none":
+            return []
+        return getattr(self.detector, "largest", self.detector)(image)
 
     def __call__(self, dataset: Dataset, rows: range, path: Path) -> int:
         made: list[dict] = []

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # in the metadata of parquet files: how their faces were cut out
 ALIGNMENT_KEY = b"hiva_alignment"
+# what stands beside them: how they are made, and at the end what was left out
+SETTINGS_FILE, DROPPED_FILE = "prepare.json", "dropped.csv"
 _NAMES = "Action units of the labels: "
 _ALIGNMENT = "Faces were cut out by: "
 # how many of what was left out a report names
