@@ -104,6 +104,7 @@ class _AnyPicture:
     do_normalize = True
     do_convert_rgb = True
     face_template = None
+    face_alignment = None
     _auto_class = "AutoImageProcessor"
 
     def to_dict(self):
@@ -152,6 +153,7 @@ class HiVAImageProcessorPil(_AnyPicture, PilBackend):
         face_template (`dict[str, list[float]]`, *optional*):
             Where eyes, nose and mouth corners lie in the crops of training, see [`FaceTemplate`]. Read
             by what finds and aligns faces; pictures given to the processor are taken as aligned already.
+        face_alignment (`dict`, *optional*): How the faces of its training were cut out; told, and read by nothing.
 
     Raises:
         FileNotFoundError, ValueError: If a path is no picture.

@@ -14,6 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_torch_bf16_gpu_available, logging
 
 from .data import EpochDataset, FaceAugmentation, FaceTransform, StreamedFaces
+from .data.schema import alignment_of
 from .faces import FaceTemplate
 from .loss_hiva import MISSING_LABEL
 from .metrics import make_compute_metrics
@@ -78,8 +79,8 @@ def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
     }
-    if changes.get("bf16") and not is_torch_bf16_gpu_available():
-        # Trainer refuses bfloat16 on a CPU that was not asked for by name
+    if not torch.accelerator.is_available() or (changes.get("bf16") and not is_torch_bf16_gpu_available()):
+        # a CPU must be asked for by name: else Trainer refuses bfloat16, and processes of torchrun train each alone
         fields["use_cpu"] = True
     return TrainingArguments(**{**fields, **changes})
 
@@ -108,7 +109,8 @@ def build_trainer(
 
     Raises:
         TypeError: If a part is a `datasets.IterableDataset`.
-        ValueError: If the width of the labels is not `config.num_labels`, or a label is none.
+        ValueError: If the width of the labels is not `config.num_labels`, a label is none, or `args` know nothing of
+            the other processes.
     """
     names = model.config.au_names
     for part, rows in splits.items():
@@ -117,6 +119,11 @@ def build_trainer(
                 f"`splits` must hold a `datasets.Dataset` or what `stream_prepared` gives; {part} is a "
                 f"{type(rows).__name__}. A stream does not tell how many rows an epoch has, nor their labels."
             )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 == args.world_size:
+        raise ValueError(
+            f"`args` must join the {os.environ['WORLD_SIZE']} processes of torchrun, and would train each alone. On a "
+            "CPU set `use_cpu=True` in them."
+        )
     labels = np.asarray(splits["train"]["labels"], dtype=np.float32)
     if labels.ndim != 2 or labels.shape[1] != len(names):
         raise ValueError(
@@ -137,15 +144,15 @@ def build_trainer(
     image_processor = processor.image_processor
     # how faces were aligned goes with the checkpoint
     image_processor.face_template = FaceTemplate.of(image_processor).to_dict()
-    if isinstance(splits["train"], StreamedFaces):
-        # they come in an order of their own, that of their files
-        args.train_sampling_strategy = "sequential"
+    image_processor.face_alignment = alignment_of(splits["train"])
+    # the order is the dataset's
+    args.train_sampling_strategy = "sequential"
     train = EpochDataset(
         splits["train"],
         FaceTransform(image_processor, augmentation or FaceAugmentation(), names=names),
         weights=sample_weights,
         seed=args.seed,
-        mixed=True,
+        shuffled=True,
         # of a share that is filled up with rows of the beginning, as accelerate does, some would be seen twice
         multiple_of=args.train_batch_size * args.world_size if args.world_size > 1 else 1,
     )

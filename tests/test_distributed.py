@@ -98,6 +98,23 @@ def epochs_of(results):
     return epochs
 
 
+def test_the_command_on_two_processes(shards, tmp_path):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "hiva_hf.cli", "train"]
+    options = ["--data", shards, "--epochs", 1, "--batch-size", 8, "--workers", 0, "--aus", "12,4", "--streaming"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, *launch, "-o", str(tmp_path / "run"), *map(str, options), "--test-subjects", "S000"],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    # each is said and written once
+    for line in ("train: ", "Unseen subjects: S000", "Saved to"):
+        assert run.stdout.count(line) == 1
+    assert sum(line.startswith("epoch 1 of 1") for line in run.stderr.splitlines()) == 1
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["metrics"]["mean_f1"] is not None
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize(("how", "workers"), [("streamed", 2), ("streamed", 0), ("loaded", 0)])
 def test_two_processes_see_what_one_sees(shards, tmp_path, how, workers):
     (tmp_path / "one").mkdir()

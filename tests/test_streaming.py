@@ -123,13 +123,13 @@ def where(batch):
 
 
 def test_epochs_differ_and_repeat_by_their_seed(streamed):
-    rows = EpochDataset(streamed, where, mixed=True, seed=3)
+    rows = EpochDataset(streamed, where, shuffled=True, seed=3)
     orders = []
     for epoch in (0, 1, 0):
         rows.set_epoch(epoch)
         orders.append(rows.places.tolist())
     assert orders[0] == orders[2] != orders[1]
-    assert EpochDataset(streamed, where, mixed=True, seed=4).places.tolist() != orders[0]
+    assert EpochDataset(streamed, where, shuffled=True, seed=4).places.tolist() != orders[0]
     assert EpochDataset(streamed, where).places.tolist() == list(range(600))
 
 

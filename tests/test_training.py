@@ -9,10 +9,11 @@ import torch
 from conftest import AUS, SIDE, SWIN
 from datasets import DatasetDict
 from torch import nn
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from hiva_hf import HiVAConfig, HiVAForImageClassification
-from hiva_hf.data import load_rendered, subject_split
+from hiva_hf.data import load_rendered, stream_prepared, subject_split
+from hiva_hf.data.rendered import SAMPLE_FILE
 from hiva_hf.presets import PRESETS
 from hiva_hf.training import (
     build_trainer,
@@ -189,6 +190,50 @@ def test_labels_that_are_none_are_refused(make_model, processor, splits, tmp_pat
     part = splits["train"].map(lambda row, index: {"labels": [0, value if index == 3 else 1, -100]}, with_indices=True)
     with pytest.raises(ValueError, match=rf"got {value} for AU4 in row 3 and 0 more"):
         build_trainer(make_model(), processor, {"train": part}, arguments(tmp_path))
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(make_model, processor, splits, tmp_path, monkeypatch):
+    settings = arguments(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="must join the 2 processes of torchrun"):
+        build_trainer(make_model(), processor, splits, settings)
+
+
+@pytest.mark.parametrize("form", ["streamed", "drawn"])
+def test_an_epoch_in_an_order_of_its_own_resumes_too(make_model, processor, tmp_path, form):
+    """Killed in the midst of the second epoch."""
+    faces = stream_prepared(SAMPLE_FILE, aus=AUS)
+    splits = {"train": faces.select(range(18)), "validation": faces.select(range(30, 40))}
+    if form == "drawn":
+        splits = {name: load_rendered(aus=AUS).select(part.index["row"][:]) for name, part in splits.items()}
+    draws = np.linspace(1, 3, 18) if form == "drawn" else None
+
+    def run(folder, resume=None):
+        set_seed(0)
+        settings = arguments(
+            folder, load_best_model_at_end=False, save_strategy="steps", save_steps=7, eval_strategy="no"
+        )  # fmt: skip
+        trainer = build_trainer(make_model(), processor, splits, settings, sample_weights=draws)
+        orders = [trainer.train_dataset.places.tolist()]
+        trainer.add_callback(_Orders(trainer.train_dataset, orders))
+        trainer.train(resume_from_checkpoint=resume)
+        return weights(trainer.model), orders
+
+    whole, orders = run(tmp_path / "run")
+    assert orders[1] == orders[0] != orders[2]
+    resumed, again = run(tmp_path / "run2", resume=str(tmp_path / "run" / "checkpoint-7"))
+    assert again[-1] == orders[2]
+    assert largest_difference(whole, resumed) < 1e-6
+
+
+class _Orders(TrainerCallback):
+    """What order each epoch ended with."""
+
+    def __init__(self, rows, orders):
+        self.rows, self.orders = rows, orders
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.orders.append(self.rows.places.tolist())
 
 
 def test_a_stream_without_an_end_is_refused(make_model, processor, splits, tmp_path):

@@ -1,6 +1,7 @@
 """`hiva evaluate`."""
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -79,6 +80,8 @@ def evaluate(
             raise ValueError("`--protocol` needs `--root`, the dataset's folder, and `--out`, a folder for the tables.")
         if not all(seed.isdecimal() for seed in names(seeds)) or not names(seeds):
             raise ValueError(f"`--seeds` must be whole numbers such as 0,1,2; got {seeds!r}.")
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise ValueError("`--protocol` must run in one process; give each of several a seed and an `--out`.")
         run_protocol(
             protocol,
             root,

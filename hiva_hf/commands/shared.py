@@ -1,6 +1,7 @@
 """Options and habits that several commands share."""
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -70,7 +71,11 @@ def trainer_of(model, processor, dataset) -> Iterator:
         arguments = training_arguments(
             scratch, eval_strategy="no", save_strategy="no", load_best_model_at_end=False, **quiet()
         )
-        yield build_trainer(model, processor, {"train": dataset}, arguments)
+        told = processor.image_processor.face_alignment
+        trainer = build_trainer(model, processor, {"train": dataset}, arguments)
+        # it does not train on these
+        processor.image_processor.face_alignment = told
+        yield trainer
 
 
 def cut_faces(faces, out: Path, *, workers: int, **options):
@@ -83,6 +88,25 @@ def cut_faces(faces, out: Path, *, workers: int, **options):
     for reason, count in sorted(made.dropped.items()):
         typer.echo(f"{count} dropped: {reason}; see {out / 'dropped.csv'}")
     return made
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or that of several which writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave_together() -> None:
+    """End several processes that trained together; one alone goes on."""
+    import torch
+
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return
+    # a gloo thread that frees its last tensor while Python shuts down aborts the process (torch 2.13, 2 runs in 25), so
+    # all meet here and leave without that shutdown
+    torch.distributed.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def quiet() -> dict:

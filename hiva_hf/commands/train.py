@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .shared import Data, Preset, names, quiet, write_text
+from .shared import Data, Preset, is_first, leave_together, names, quiet, write_text
 
 
 def train(
@@ -44,7 +44,10 @@ def train(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
 ):
-    """Train a detector on faces, keep its best epoch on validation subjects, and test it on unseen subjects."""
+    """Train a detector on faces, keep its best epoch on validation subjects, and test it on unseen subjects.
+
+    Several processes share the work: torchrun --nproc_per_node 2 -m hiva_hf.cli train ...
+    """
     from transformers import set_seed
 
     from ..calibration import calibrate_detector
@@ -115,7 +118,8 @@ def train(
     _refuse_other_settings(state / "run.json", settings)
     splits = subject_split(dataset, validation=validation, test=names(test_subjects) or 0.25, seed=seed)
     parts = {name: sorted(set(part["subject_id"])) for name, part in splits.items()}
-    typer.echo(", ".join(f"{name}: {len(splits[name])} faces of {len(parts[name])} subjects" for name in splits))
+    if is_first():
+        typer.echo(", ".join(f"{name}: {len(splits[name])} faces of {len(parts[name])} subjects" for name in splits))
 
     set_seed(seed)
     model, processor = PRESETS[preset.value](labels, **options)
@@ -134,7 +138,8 @@ def train(
     weights = sampling_weights(splits["train"], balance) if balance else None
     trainer = build_trainer(model, processor, splits, arguments, augmentation, weights)
     show_epochs(trainer)
-    write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
+    if is_first():
+        write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     records: dict[str, dict] = {"splits.json": parts}
     if "validation" in splits and not intensity:
@@ -144,9 +149,11 @@ def train(
     # how the faces of its training were cut out goes with the model
     settings["alignment"] = alignment_of(dataset)
     records["results.json"] = {**settings, "epochs": epochs, "part": "test", "metrics": without_nan(metrics)}
-    save_detector(model, processor, output, records)
-    print_metrics(metrics, list(labels), f"Unseen subjects: {', '.join(parts['test'])}")
-    typer.echo(f"Saved to {output}")
+    if is_first():
+        save_detector(model, processor, output, records)
+        print_metrics(metrics, list(labels), f"Unseen subjects: {', '.join(parts['test'])}")
+        typer.echo(f"Saved to {output}")
+    leave_together()
 
 
 def _refuse_other_settings(file: Path, settings: dict) -> None:

@@ -13,9 +13,10 @@ from .streaming import StreamedFaces
 class EpochDataset(torch.utils.data.Dataset):
     """A dataset as a stock `Trainer` takes it for `train_dataset` or `eval_dataset`: rows are transformed by the batch.
 
-    Rows that are drawn by weights are drawn anew in each epoch, as `WeightedRandomSampler` does; Trainer tells the
-    epoch. Streamed faces come in an order of their own that goes through their files once: for those, set
-    `train_sampling_strategy="sequential"`.
+    Order, draws by weight and the chance in the transform follow from `seed` and the epoch, which Trainer tells: a run
+    that was resumed in the midst of an epoch sees what it would have seen. Rows that are drawn by weights are drawn
+    anew in each epoch, as `WeightedRandomSampler` does. With `shuffled`, set `train_sampling_strategy="sequential"`: to
+    a dataset under a sampler of chance the epoch is not told.
 
     Args:
         rows (`Dataset` or `StreamedFaces`): What to see.
@@ -23,8 +24,9 @@ class EpochDataset(torch.utils.data.Dataset):
             [`FaceTransform`].
         weights (`np.ndarray` of shape `(num_rows,)`, *optional*): How often each row is drawn, in proportion, see
             [`sampling_weights`]; by default each is seen once.
-        seed (`int`, defaults to 0): Of the draws and of the order of streamed faces.
-        mixed (`bool`, defaults to `False`): Whether streamed faces come in another order each epoch.
+        seed (`int`, defaults to 0): Of all chance.
+        shuffled (`bool`, defaults to `False`): Whether rows come in another order each epoch; that of streamed faces
+            goes through their files once.
         multiple_of (`int`, defaults to 1): The length is rounded up to this with rows that no action unit is coded of,
             so that they add nothing: where several processes need equal shares, none then gets a row twice.
 
@@ -39,7 +41,7 @@ class EpochDataset(torch.utils.data.Dataset):
         *,
         weights: np.ndarray | None = None,
         seed: int = 0,
-        mixed: bool = False,
+        shuffled: bool = False,
         multiple_of: int = 1,
     ):
         if weights is not None:
@@ -50,17 +52,19 @@ class EpochDataset(torch.utils.data.Dataset):
                 )
             weights = weights / weights.sum()
         self.rows, self.transform, self.weights = rows, transform, weights
-        self.seed, self.mixed, self.multiple_of = seed, mixed, multiple_of
+        self.seed, self.shuffled, self.multiple_of = seed, shuffled, multiple_of
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes; Trainer does."""
+        self.epoch = epoch
         rng = np.random.default_rng((self.seed, epoch))
         places = np.arange(len(self.rows))
         if self.weights is not None:
             places = rng.choice(places, len(places), p=self.weights)
-        if self.mixed and isinstance(self.rows, StreamedFaces):
-            places = self.rows.mixed(places, rng)
+        if self.shuffled:
+            streamed = isinstance(self.rows, StreamedFaces)
+            places = self.rows.mixed(places, rng) if streamed else rng.permutation(places)
         self.places = np.append(places, np.full(-len(places) % self.multiple_of, -1))
 
     def __len__(self) -> int:
@@ -74,13 +78,17 @@ class EpochDataset(torch.utils.data.Dataset):
         places = self.places[np.asarray(positions)]
         real = places[places >= 0]
         # a batch of nothing but filling takes its shapes from the first row
-        batch = self.transform(self.rows[real.tolist() or [0]])
+        rows = self.rows[real.tolist() or [0]]
+        with torch.random.fork_rng(devices=[]):
+            chance = np.random.SeedSequence((self.seed, self.epoch, int(positions[0])))
+            torch.default_generator.manual_seed(int(chance.generate_state(1)[0]))
+            batch = self.transform(rows)
         made = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
         filling = {name: torch.zeros_like(value) for name, value in made[0].items()}
         if "labels" in filling:
             filling["labels"] = torch.full_like(filling["labels"], MISSING_LABEL)
-        rows = iter(made)
-        return [next(rows) if place >= 0 else filling for place in places]
+        left = iter(made)
+        return [next(left) if place >= 0 else filling for place in places]
 
 
 __all__ = ["EpochDataset"]

@@ -26,6 +26,7 @@ from ..files import whole_file
 from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, au_names
 from .video_frames import file_and_frame
 
+_FACELESS, UNREADABLE = "no face found", "image cannot be read"
 _KEYS = {"subject_id": "string", "sequence_id": "string", "frame": "int32", "dataset": "string"}
 
 
@@ -63,7 +64,7 @@ class Preparation:
         if self.alignment == "none":
             return image.resize((self.size, self.size), Image.Resampling.BICUBIC), None
         if not faces or faces[0].points is None:
-            raise ValueError("no face found")
+            raise ValueError(_FACELESS)
         points = np.asarray(faces[0].points, dtype=np.float64)
         target = (0.5 + (FaceTemplate().points - 0.5) / self.margin) * self.size
         matrix = similarity_transform(points, target)
@@ -91,6 +92,7 @@ def prepare_faces(
     given: GivenFaces | None = None,
     rows_per_shard: int = 1000,
     workers: int = 1,
+    strict: bool = False,
     on_shard: Callable[[int, int], object] | None = None,
 ) -> PrepareReport:
     """Cut the faces of a dataset out and write them as parquet.
@@ -105,13 +107,15 @@ def prepare_faces(
             the frames of videos. Of a picture with several, the largest is taken.
         rows_per_shard (`int`, defaults to 1000): Rows of the dataset a file.
         workers (`int`, defaults to 1): Processes.
+        strict (`bool`, defaults to `False`): Stop at the first image that cannot be read, in place of reporting it.
         on_shard (`Callable`, *optional*): Told after every shard how many rows are done, and how many there are.
 
     Returns:
         [`PrepareReport`]
 
     Raises:
-        ValueError: If the folder holds what was prepared otherwise, or alignment `"given"` comes without a table.
+        ValueError: If the folder holds what was prepared otherwise, alignment `"given"` comes without a table, or,
+            `strict`, an image cannot be read.
     """
     preparation = preparation or Preparation()
     if (preparation.alignment == "given") != (given is not None):
@@ -135,7 +139,7 @@ def prepare_faces(
         on_shard(done, len(dataset))
     if given is not None:
         given.match(_paths(dataset))
-    make = _Worker(preparation, names, given)
+    make = _Worker(preparation, names, given, strict)
     for count in _shards(dataset, make, waiting, rows_per_shard, workers):
         done += count
         if on_shard is not None:
@@ -207,8 +211,8 @@ def _run(rows: range, path: Path) -> int:
 class _Worker:
     """Makes a shard."""
 
-    def __init__(self, preparation: Preparation, names: list[str], given: GivenFaces | None):
-        self.preparation, self.names, self.given = preparation, names, given
+    def __init__(self, preparation: Preparation, names: list[str], given: GivenFaces | None, strict: bool):
+        self.preparation, self.names, self.given, self.strict = preparation, names, given, strict
 
     @cached_property
     def detector(self) -> FaceDetector:
@@ -234,7 +238,9 @@ class _Worker:
                 made.append(self._row(row, *self.preparation.crop(image, self._faces(image, place))))
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 keys = plain[index]
-                reason = str(error) if str(error) == "no face found" else "image cannot be read"
+                reason = _FACELESS if str(error) == _FACELESS else UNREADABLE
+                if self.strict and reason == UNREADABLE:
+                    raise ValueError(f"{place} must be an image that can be read; {error}.") from None
                 dropped.append([place, keys["subject_id"], keys["sequence_id"], keys["frame"], reason])
         table = pa.Table.from_pylist(made, self._features(dataset).arrow_schema)
         metadata = {

@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetInfo, Features, Image, List, Value
 
 from ..facs import au_label
 from ..loss_hiva import MISSING_LABEL
+from .streaming import StreamedFaces
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def au_dataset(
     return Dataset(table, info=DatasetInfo(features=schema, description=describe(names)))
 
 
-def au_names(dataset: Dataset) -> list[str]:
+def au_names(dataset: Dataset | StreamedFaces) -> list[str]:
     """The action units of a dataset of the common form, in the order of its labels.
 
     Raises:
@@ -132,7 +133,7 @@ def au_names(dataset: Dataset) -> list[str]:
     )
 
 
-def alignment_of(dataset: Dataset) -> dict | None:
+def alignment_of(dataset: Dataset | StreamedFaces) -> dict | None:
     """How the faces of prepared data were cut out, see [`Preparation`]; `None` where it is not told."""
     for line in dataset.info.description.splitlines():
         if line.startswith(_ALIGNMENT):
