@@ -143,8 +143,9 @@ def test_an_au_that_is_not_coded_lists_those_that_are(bp4d):
 
 def test_intensities_of_bp4d(bp4d):
     put(bp4d / "AUCoding/AU_INT/AU12/F001_T1_AU12.csv", "7,0\n8,3\n9,9\n")
+    put(bp4d / "AUCoding/AU_INT/AU06/F001_T1_AU06.csv", "9,5\n")
     dataset, _ = told(load_bp4d, bp4d, aus=[6, 12])
-    assert dataset["intensities"][:4] == [[-100, 0], [-100, 3], [-100, -100], [-100, -100]]
+    assert dataset["intensities"][:4] == [[-100, 0], [-100, 3], [5, -100], [-100, -100]]
     assert dataset.column_names == [*COLUMNS[:2], "intensities", *COLUMNS[2:]]
 
 
