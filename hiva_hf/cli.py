@@ -4,8 +4,10 @@ import sys
 
 import typer
 
+from .commands.bank import app as bank
 from .commands.calibrate import calibrate
 from .commands.data import app as data
+from .commands.describe import describe
 from .commands.evaluate import evaluate
 from .commands.predict import predict
 from .commands.train import train
@@ -13,9 +15,10 @@ from .commands.train import train
 app = typer.Typer(
     help="Facial action unit detection with HiVA.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
-for command in (train, evaluate, calibrate, predict):
+for command in (train, evaluate, calibrate, predict, describe):
     app.command()(command)
 app.add_typer(data, name="data")
+app.add_typer(bank, name="bank")
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..facs import au_label, two_sided
+from ..files import whole_file
 from ..processing_hiva import bank_identifier
 
 FOLDER = Path(__file__).parent
@@ -62,6 +63,11 @@ class DescriptionBank:
         fields = {field: content[field] for field in _FIELDS}
         fields["descriptions"] = {au_label(au): entry for au, entry in content["descriptions"].items()}
         return cls(**fields)
+
+    def save(self, path: str | Path) -> None:
+        """Write the bank as JSON, whole or not at all."""
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict:
         """`dict`: The content of a bank file."""
