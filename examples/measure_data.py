@@ -119,6 +119,8 @@ def in_fresh_process(work: Callable, *arguments) -> tuple:
     mine, theirs = context.Pipe()
     process = context.Process(target=_child, args=(theirs, work, arguments))
     process.start()
+    # a child that died must not be waited for
+    theirs.close()
     result = mine.recv()
     process.join()
     return result
@@ -186,7 +188,7 @@ def prepare_table(root: Path, count: int, detectors: list[str]) -> Table:
 
 
 def main(
-    pictures: Annotated[int, typer.Option(min=8, help="How many pictures to cut faces out of.")] = 400,
+    pictures: Annotated[int, typer.Option(min=100, help="How many pictures to cut faces out of.")] = 400,
     detector: Annotated[
         list[str] | None, typer.Option(help="What finds faces, as of `hiva data prepare`; may be given several times.")
     ] = None,

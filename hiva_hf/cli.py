@@ -1,5 +1,6 @@
 """The command `hiva`. What each of its commands does stands in `commands`."""
 
+import os
 import sys
 
 import typer
@@ -30,6 +31,10 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 def main() -> None:
     """Run the command; a user's mistake is one sentence and exit code 2."""
+    if not sys.stderr.isatty():
+        # bars are for people; read when those libraries are imported
+        for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(name, "1")
     try:
         app()
     except SystemExit:

@@ -1,7 +1,7 @@
-"""A detector trained and tested part by part, and the table that the field reports."""
+"""A detector trained and tested part by part; what has begun goes on, and only with the same data and settings."""
 
+import hashlib
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,34 +13,23 @@ from scipy.special import expit
 from transformers import Trainer, set_seed
 
 from .data import FaceAugmentation, Fold, StreamedFaces, au_names, sampling_weights
-from .data.published import PUBLISHED
+from .data.merging import label_matrix
 from .data.schema import alignment_of
 from .files import whole_file
-from .metrics import au_metrics, is_coded
 from .presets import PRESETS
+from .protocol_table import Run
 from .training import build_trainer, last_checkpoint, predict_logits, training_arguments
 
 Rule = Literal["validation", "last", "best-epoch-on-test-part"]
 RULES: tuple[Rule, ...] = ("validation", "last", "best-epoch-on-test-part")
-
-
-@dataclass
-class Run:
-    """One part, tested by a detector that was trained on the others.
-
-    Args:
-        part (`str`): What was tested.
-        seed (`int`): Of weights and augmentation.
-        labels (`np.ndarray` of shape `(num_frames, num_labels)`): 1, 0 or -100.
-        scores (`np.ndarray` of shape `(num_frames, num_labels)`): Probabilities.
-        subjects (`np.ndarray` of shape `(num_frames,)`): Who is seen.
-    """
-
-    part: str
-    seed: int
-    labels: np.ndarray
-    scores: np.ndarray
-    subjects: np.ndarray
+# what is shown changes no result, and who loads rows at most their order: a run may go on without a terminal, or on
+# another machine
+_DISPLAY = ("disable_tqdm", "log_", "logging_", "project", "report_to", "run_name", "trackio_")
+_LOADING = tuple(
+    f"dataloader_{name}"
+    for name in ("multiprocessing_context", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+)
+_STATE = "trainer_state.json"
 
 
 def cross_validate(
@@ -59,7 +48,9 @@ def cross_validate(
 ) -> list[Run]:
     """Train and test every fold with every seed.
 
-    What is done lies in `out`, a file a run, and is not done again; an interrupted training goes on.
+    What is done lies in `out`, a file a run, and is not done again; an interrupted training goes on, also from another
+    place. `settings.json` there holds what must stay the same: data, folds and settings, but not how many processes
+    load rows nor what is shown meanwhile.
 
     Args:
         dataset (`Dataset` or `StreamedFaces`): Of the common form; faces that are cropped, or have `points` or
@@ -81,8 +72,8 @@ def cross_validate(
         `list[Run]`
 
     Raises:
-        ValueError: If the rule is none, needs validation subjects that a fold does not have, or `out` holds another
-            cross-validation.
+        ValueError: If the rule is none, needs validation subjects that a fold does not have, `out` holds another
+            cross-validation or one of other data, or the best epoch of an interrupted training is gone.
     """
     if rule not in RULES:
         raise ValueError(f"`rule` must be one of {', '.join(RULES)}; got {rule!r}.")
@@ -91,6 +82,7 @@ def cross_validate(
     out, names = Path(out), au_names(dataset)
     recipe = _Recipe(names, rule, preset, augmentation or FaceAugmentation(), balance, arguments)
     settings = {
+        "data": _fingerprint(dataset),
         "folds": [asdict(fold) for fold in folds],
         "alignment": alignment_of(dataset),
         **{key: value for key, value in asdict(recipe).items() if key != "arguments"},
@@ -113,14 +105,24 @@ def cross_validate(
     return runs
 
 
+def _fingerprint(dataset: Dataset | StreamedFaces) -> dict:
+    """How many rows there are, and a hash of who and which frame each is and of its labels."""
+    labels, digest = label_matrix(dataset), hashlib.sha256()
+    columns = {name: list(dataset[name]) for name in ("subject_id", "frame") if name in dataset.column_names}
+    digest.update(json.dumps(columns).encode())
+    digest.update(f"{labels.shape}".encode() + labels.astype("<f4").tobytes())
+    return {"rows": len(labels), "sha256": digest.hexdigest()}
+
+
 def _same_settings(path: Path, settings: dict) -> None:
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+        keys = {key for key in before.keys() | settings.keys() if not key.startswith(_DISPLAY + _LOADING)}
+        changed = sorted(key for key in keys if before.get(key) != settings.get(key))
         if changed:
             raise ValueError(
                 f"`out` must be new, or hold the same cross-validation; {path.parent} was begun with other "
-                f"{', '.join(changed)}."
+                f"{', '.join(changed)}. Give another folder, or delete that one."
             )
     with whole_file(path) as partial:
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -142,7 +144,8 @@ class _Recipe:
         set_seed(seed)
         model, processor = PRESETS[self.preset](self.names)
         chosen = {"load_best_model_at_end": False, "eval_strategy": "no"} if self.rule == "last" else {}
-        settings = training_arguments(place, seed=seed, **{**self.arguments, **chosen})
+        # where the best epoch lies is stored as it is given here
+        settings = training_arguments(place.absolute(), seed=seed, **{**self.arguments, **chosen})
         weights = sampling_weights(splits["train"], self.balance) if self.balance else None
         return build_trainer(model, processor, splits, settings, self.augmentation, weights)
 
@@ -154,124 +157,30 @@ def _train_and_test(recipe: _Recipe, splits, part: str, seed: int, place: Path, 
     trainer = recipe.trainer(splits, seed, place)
     if on_trainer is not None:
         on_trainer(trainer)
-    trainer.train(resume_from_checkpoint=last_checkpoint(place))
+    trainer.train(resume_from_checkpoint=_checkpoint(place.absolute()))
     logits, labels = predict_logits(trainer, tested)
     return Run(part, seed, labels, expit(logits.astype(np.float64)), np.asarray(tested["subject_id"]))
 
 
-def summarise(runs: Sequence[Run], names: Sequence[str], resamples: int = 1000, seed: int = 0):
-    """F1 as the field reports it, one row an action unit and their mean, and how sure it is.
-
-    F1 is pooled over the frames of a part, then averaged over parts, then over action units.
-
-    Args:
-        runs (`Sequence[Run]`): Of [`cross_validate`].
-        names (`Sequence[str]`): Action units, in the order of the columns.
-        resamples (`int`, defaults to 1000): Draws of subjects for the interval.
-        seed (`int`, defaults to 0): Which draws.
-
-    Returns:
-        `pandas.DataFrame`, in percent, NaN where undefined, with a column a part (mean over seeds); `mean` over parts;
-        `sd_parts`; `sd_seeds`, of the mean over parts; `low` and `high`, the 95 % interval of `mean` when the subjects
-        of every part are drawn anew (bootstrap by subject); `always_positive`, what calling every frame active scores.
-    """
-    import pandas as pd
-
-    parts = list(dict.fromkeys(run.part for run in runs))
-    seeds = list(dict.fromkeys(run.seed for run in runs))
-    rng = np.random.default_rng(seed)
-    shape = (len(parts), len(seeds), len(names))
-    values, always = np.full(shape, np.nan), np.full(shape, np.nan)
-    drawn = np.full((resamples, *shape), np.nan)
-    for part in parts:
-        draws = None
-        for run in (run for run in runs if run.part == part):
-            counts, active = _counts(run)
-            place = parts.index(part), seeds.index(run.seed)
-            if draws is None:
-                # the same people for every seed
-                draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), resamples)
-            values[place] = _f1(counts.sum(0))
-            always[place] = 2 * active / (1 + active)
-            drawn[:, *place] = _f1(np.einsum("rs,sck->rck", draws, counts))
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        # means over nothing are NaN, which is what they are to be
-        warnings.simplefilter("ignore", RuntimeWarning)
-        rows = {
-            name: _row(values[..., place], drawn[..., place], always[..., place], parts, seeds)
-            for place, name in enumerate(names)
-        }
-        rows["mean"] = _row(values, drawn, always, parts, seeds)
-    return 100 * pd.DataFrame.from_dict(rows, orient="index")
+def _checkpoint(place: Path) -> str | None:
+    """The checkpoint to go on from, or `None`; the best epoch, told by its path then, is told by its path now."""
+    last = last_checkpoint(place)
+    if last is None:
+        return None
+    state = json.loads(Path(last, _STATE).read_text(encoding="utf-8"))
+    if state.get("best_model_checkpoint") is None:
+        return last
+    best = place / Path(state["best_model_checkpoint"]).name
+    if not best.is_dir():
+        # Trainer would test the last epoch in its stead
+        raise ValueError(
+            f"`out` must hold the best epoch of an interrupted training, {best}, and does not. Put it back, or delete "
+            f"{place}, to train this part anew."
+        )
+    if state["best_model_checkpoint"] != str(best):
+        with whole_file(Path(last, _STATE)) as partial:
+            partial.write_text(json.dumps({**state, "best_model_checkpoint": str(best)}, indent=2) + "\n")
+    return last
 
 
-def beside_published(table, protocol: str):
-    """The table of [`summarise`] with a row a published method below it, of which only `mean` is known.
-
-    Args:
-        table (`pandas.DataFrame`): Of [`summarise`].
-        protocol (`str`): `"bp4d"` and `"disfa"` have published means; of another the table stays as it is.
-    """
-    import pandas as pd
-
-    rows = {paper.name: {"mean": mean} for paper in PUBLISHED if (mean := getattr(paper, protocol, None)) is not None}
-    return pd.concat([table, pd.DataFrame.from_dict(rows, orient="index", columns=["mean"])]) if rows else table
-
-
-def all_metrics(runs: Sequence[Run], names: Sequence[str]):
-    """Every metric of every run, one row a part, seed and action unit.
-
-    Args:
-        runs (`Sequence[Run]`): Of [`cross_validate`].
-        names (`Sequence[str]`): Action units, in the order of the columns.
-
-    Returns:
-        `pandas.DataFrame` with the columns `part`, `seed`, `au`, and the metrics of [`au_metrics`]; shares, not
-        percent; NaN where undefined.
-    """
-    import pandas as pd
-
-    rows = []
-    for run in runs:
-        metrics = au_metrics(run.labels, run.scores, names)
-        for name in names:
-            of_unit = {
-                key.removesuffix(f"_{name}"): value for key, value in metrics.items() if key.endswith(f"_{name}")
-            }
-            rows.append({"part": run.part, "seed": run.seed, "au": name, **of_unit})
-    return pd.DataFrame(rows)
-
-
-def _counts(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Hits, false alarms and misses by subject, of shape (num_subjects, 3, num_labels); and the base rates."""
-    coded, active, called = is_coded(run.labels), run.labels == 1, run.scores >= 0.5
-    each = np.stack([active & called, coded & ~active & called, active & ~called], axis=1).astype(np.int64)
-    people = np.unique(run.subjects)
-    counts = np.stack([each[run.subjects == who].sum(0) for who in people])
-    return counts, np.where(coded.any(0), active.sum(0) / np.maximum(coded.sum(0), 1), np.nan)
-
-
-def _f1(counts: np.ndarray) -> np.ndarray:
-    """F1 of counts of shape (..., 3, num_labels); NaN where an action unit is never active."""
-    hits, false, missed = np.moveaxis(counts, -2, 0).astype(np.float64)
-    return np.where(hits + missed > 0, 2 * hits / np.maximum(2 * hits + false + missed, 1), np.nan)
-
-
-def _row(values, drawn, always, parts, seeds) -> dict[str, float]:
-    if values.ndim == 3:
-        values, drawn, always = (np.nanmean(array, axis=-1) for array in (values, drawn, always))
-    by_part, by_seed = np.nanmean(values, axis=1), np.nanmean(values, axis=0)
-    again = np.nanmean(drawn, axis=(1, 2))
-    low, high = np.nanpercentile(again, [2.5, 97.5])
-    return {
-        **dict(zip(parts, by_part.tolist(), strict=True)),
-        "mean": np.nanmean(by_part),
-        "sd_parts": np.nanstd(by_part, ddof=1) if len(parts) > 1 else np.nan,
-        "sd_seeds": np.nanstd(by_seed, ddof=1) if len(seeds) > 1 else np.nan,
-        "low": low,
-        "high": high,
-        "always_positive": np.nanmean(always),
-    }
-
-
-__all__ = ["RULES", "Rule", "Run", "all_metrics", "beside_published", "cross_validate", "summarise"]
+__all__ = ["RULES", "Rule", "cross_validate"]

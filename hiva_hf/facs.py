@@ -126,15 +126,34 @@ def au_order(label: str) -> tuple[int, str]:
     return int(two_sided(label).removeprefix("AU")), label
 
 
-def au_columns(header: Sequence[str]) -> dict[str, int]:
+def au_columns(header: Sequence[str], *, prefer: Literal["c", "r"] = "c") -> dict[str, int]:
     """Places of action units in the header of a table, whatever their spelling; `_r`, `_c` or `_p` may follow.
 
     Args:
         header (`Sequence[str]`): Names of columns.
+        prefer (`str`, defaults to `"c"`): Which of an action unit's columns is taken where none is plain: `"c"`, of
+            occurrence, or `"r"`, of intensity; then the other one, then `_p`.
+
+    Raises:
+        ValueError: If two columns of one form name one action unit, as `AU12` and `AU012`.
     """
-    labels = {_read(re.sub(r"_[rcp]$", "", name)): place for place, name in enumerate(header)}
-    # numbers that are none of the table stay: datasets code more than it has
-    return {label: place for label, place in labels.items() if label is not None and label != "AU0"}
+    ranks = {form: rank for rank, form in enumerate(["", *(("r", "c") if prefer == "r" else ("c", "r")), "p"])}
+    found: dict[str, tuple[int, int]] = {}
+    for place, name in enumerate(header):
+        form = name[-1] if re.search(r"_[rcp]$", name) else ""
+        label = _read(name[:-2] if form else name)
+        # numbers that are none of the table stay: datasets code more than it has
+        if label is None or label == "AU0":
+            continue
+        rank, earlier = found.get(label, (len(ranks), place))
+        if rank == ranks[form]:
+            raise ValueError(
+                f"`header` must name an action unit once; {header[earlier]!r} and {name!r} are both {label}. "
+                "Take one away."
+            )
+        if ranks[form] < rank:
+            found[label] = ranks[form], place
+    return {label: place for label, (_, place) in found.items()}
 
 
 def au_meaning(label: str) -> str:

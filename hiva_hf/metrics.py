@@ -45,7 +45,7 @@ def au_metrics(
         never active; precision where nothing is called active; AUC and `skew_f1` where only one class occurs.
 
     Raises:
-        ValueError: If shapes differ, or `names` or `threshold` do not fit them.
+        ValueError: If shapes differ, `names` or `threshold` do not fit them, or a label is none.
     """
     labels, scores, names = _columns(labels, scores, names)
     count = len(names)
@@ -59,6 +59,12 @@ def au_metrics(
     result: dict[str, float] = {}
     for column, name in enumerate(names):
         coded = is_coded(labels[:, column])
+        wrong = labels[coded & ~np.isin(labels[:, column], (0, 1)), column]
+        if wrong.size:
+            raise ValueError(
+                f"`labels` must be 1 or 0, or -100 or NaN where not coded; got {wrong[0]:g} for {name}. Datasets write "
+                "9 or -1 for not coded: replace it by -100."
+            )
         truth, score = labels[coded, column].astype(int), scores[coded, column]
         row = dict.fromkeys(_OCCURRENCE, float("nan"))
         if coded.any():

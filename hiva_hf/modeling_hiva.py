@@ -170,6 +170,17 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
         self.cdca = HiVACDCA(config) if config.use_cdca else None
         self.post_init()
 
+    def train(self, mode: bool = True):
+        """As in torch, but a tower that is frozen stays as it is in evaluation.
+
+        Its running statistics would drift away from what was saved, and dropout in it would only be noise.
+        """
+        super().train(mode)
+        for tower in (self.vision_model, self.text_model):
+            if mode and tower is not None and not any(value.requires_grad for value in tower.parameters()):
+                tower.eval()
+        return self
+
     @can_return_tuple
     def forward(
         self,

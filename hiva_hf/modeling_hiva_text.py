@@ -19,6 +19,7 @@ class HiVATextSide:
     """
 
     text_embeds: torch.Tensor
+    _embedded: tuple[tuple, torch.Tensor] | None = None
 
     def _register_descriptions(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> None:
         self.register_buffer("description_ids", input_ids)
@@ -155,6 +156,19 @@ class HiVATextSide:
         self.config.text_config = None
         return self
 
+    def _frozen_text(self) -> torch.Tensor:
+        """The stored descriptions, embedded once as long as neither they nor a frozen text tower change."""
+        weights = list(self.text_model.parameters())
+        if any(value.requires_grad for value in weights):
+            return self.encode_descriptions()
+        # versions count changes in place, such as loading a checkpoint
+        values = (*weights, self.description_ids, self.description_mask)
+        state = tuple((id(value), value._version, value.device, value.dtype) for value in values)
+        if self._embedded is None or self._embedded[0] != state:
+            with torch.no_grad():
+                self._embedded = (state, self.encode_descriptions())
+        return self._embedded[1]
+
     def _projected_text(self, input_ids, attention_mask, text_embeds) -> torch.Tensor | None:
         """Descriptions of this call, or the stored ones, as (K, M, D)."""
         if not self.config.use_descriptions:
@@ -168,7 +182,12 @@ class HiVATextSide:
                     "This folded HiVA model holds no description embeddings yet: all of them are zero. "
                     "Call model.set_text_embeds(...)."
                 )
-            text_embeds = self.text_embeds if stored else self.encode_descriptions(input_ids, attention_mask)
+            if stored:
+                text_embeds = self.text_embeds
+            elif input_ids is None and self.training and not is_torchdynamo_compiling():
+                text_embeds = self._frozen_text()
+            else:
+                text_embeds = self.encode_descriptions(input_ids, attention_mask)
         num_aus = text_embeds.shape[0]
         if num_aus != self.config.num_labels and not self.config.open_vocabulary:
             raise ValueError(

@@ -55,21 +55,28 @@ def print_metrics(metrics: dict[str, float], names: Sequence[str], title: str) -
 
 
 def print_protocol(frame, title: str) -> None:
-    """The table of a cross-validation, and below it what papers report.
+    """The table of a cross-validation, and below it what papers report; no heading or number is cut short.
 
     Args:
-        frame (`pandas.DataFrame`): Of [`beside_published`].
+        frame (`pandas.DataFrame`): Of [`beside_published`]; its columns are named as they are to be printed.
         title (`str`): Printed above.
     """
     table = Table(title=title, title_justify="left")
-    table.add_column("AU or method", no_wrap=True)
+    table.add_column("AU or method", min_width=12)
     for heading in frame.columns:
-        table.add_column(heading.replace("_", " "), justify="right")
+        # only the first column may wrap
+        table.add_column("\n".join(heading.rsplit(" ", 1)), justify="right", no_wrap=True)
     for name, row in frame.iterrows():
+        if name == "mean":
+            table.add_section()
         table.add_row(str(name), *("-" if value != value else f"{value:.1f}" for value in row))
         if name == "mean":
             table.add_section()
-    _console().print(table)
+    console = _console()
+    needed = Console(width=1000).measure(table)
+    # a file is as wide as the table; a terminal that is too narrow wraps it, which is better than cut numbers
+    console.width = max(console.width, needed.minimum if console.is_terminal else needed.maximum)
+    console.print(table)
 
 
 def print_calibration(calibration: "Calibration", title: str) -> None:

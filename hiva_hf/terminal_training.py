@@ -35,10 +35,10 @@ class _Bar(ProgressCallback):
 
 
 def show_epochs(trainer: Trainer) -> None:
-    """Let a trainer tell an epoch in a line; at a terminal with its bar."""
+    """Let a trainer tell an epoch in a line, with its bar unless `disable_tqdm` is set."""
     bars = not trainer.args.disable_tqdm
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
+    for shown in (ProgressCallback, PrinterCallback, EpochLines, _Bar):
+        trainer.remove_callback(shown)
     trainer.add_callback(EpochLines())
     if bars:
         trainer.add_callback(_Bar())

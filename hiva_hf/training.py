@@ -1,5 +1,6 @@
 """Training with the stock Trainer: arguments that suit action units, and the parts put together."""
 
+import copy
 import json
 import os
 import shutil
@@ -13,22 +14,27 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_torch_bf16_gpu_available, logging
 
-from .data import EpochDataset, FaceAugmentation, FaceTransform, StreamedFaces
+from .data import EpochDataset, FaceAugmentation, FaceCollator, FaceTransform, StreamedFaces
+from .data.merging import label_matrix
 from .data.schema import alignment_of
 from .faces import FaceTemplate
 from .loss_hiva import MISSING_LABEL
 from .metrics import make_compute_metrics
 from .processing_hiva import HiVAProcessor
+from .terminal_training import show_epochs
 
 logger = logging.get_logger(__name__)
 
 
-def label_weights(labels: np.ndarray) -> list[float]:
+def label_weights(labels: np.ndarray, sample_weights: np.ndarray | None = None) -> list[float]:
     """One loss weight an AU: the inverse of its base rate, normalised to sum to the number of AUs (ME-GraphAU).
 
     Args:
         labels (`np.ndarray` of shape `(num_frames, num_labels)`):
             Occurrence in the *training* part; `-100` or NaN is not coded.
+        sample_weights (`np.ndarray` of shape `(num_frames,)`, *optional*):
+            How often each frame is drawn, in proportion: base rates are those of what is seen, so that a rare AU which
+            is drawn more often is not weighed up twice.
 
     Returns:
         `list[float]`: Mean 1. An AU that is never active weighs as one active once.
@@ -38,11 +44,12 @@ def label_weights(labels: np.ndarray) -> list[float]:
     """
     labels = np.asarray(labels, dtype=np.float64)
     coded = (labels != MISSING_LABEL) & ~np.isnan(labels)
-    counts = coded.sum(axis=0)
+    drawn = np.ones(len(labels)) if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
+    counts = (coded * drawn[:, None]).sum(axis=0)
     if (counts == 0).any():
         columns = ", ".join(str(column) for column in np.flatnonzero(counts == 0))
         raise ValueError(f"`labels` must code every action unit at least once; columns {columns} are never coded.")
-    rates = np.maximum(np.where(coded, labels, 0).sum(axis=0), 1) / counts
+    rates = np.maximum((np.where(coded, labels, 0) * drawn[:, None]).sum(axis=0), 1) / counts
     weights = 1 / rates
     return (weights * len(weights) / weights.sum()).tolist()
 
@@ -94,7 +101,7 @@ def build_trainer(
     sample_weights: np.ndarray | None = None,
     callbacks: list[TrainerCallback] | None = None,
 ) -> Trainer:
-    """A stock `Trainer` for HiVA.
+    """A stock `Trainer` for HiVA, which tells an epoch in a line: metrics of every action unit are in its log history.
 
     Args:
         model (`HiVAForImageClassification`): To be trained; gets `label_weights` from the training part if it has none.
@@ -112,6 +119,7 @@ def build_trainer(
         ValueError: If the width of the labels is not `config.num_labels`, a label is none, or `args` know nothing of
             the other processes.
     """
+    args = copy.copy(args)
     names = model.config.au_names
     for part, rows in splits.items():
         if not isinstance(rows, Dataset | StreamedFaces):
@@ -124,22 +132,24 @@ def build_trainer(
             f"`args` must join the {os.environ['WORLD_SIZE']} processes of torchrun, and would train each alone. On a "
             "CPU set `use_cpu=True` in them."
         )
-    labels = np.asarray(splits["train"]["labels"], dtype=np.float32)
-    if labels.ndim != 2 or labels.shape[1] != len(names):
+    labels = label_matrix(splits["train"])
+    if labels.shape[1] != len(names):
+        told = splits["train"].info.description
         raise ValueError(
             f"`splits` must hold labels of width {len(names)} to match `config.num_labels` ({', '.join(names)}); "
-            f"got {labels.shape[1:] or 'single numbers'}."
+            f"got {labels.shape[1]}. {told} Build the model for the action units of the data, as "
+            "`hiva_small(au_names(dataset))`, or load the data with `aus=`."
         )
     occurrence = model.config.problem_type == "multi_label_classification"
     _check_labels(labels, names, highest=1 if occurrence else 5)
     if not occurrence and args.metric_for_best_model == "mean_f1":
         args.metric_for_best_model = "mean_icc"
     if occurrence and model.config.label_weights is None:
-        model.config.label_weights = label_weights(labels)
+        model.config.label_weights = label_weights(labels, sample_weights)
     if args.bf16 and args.device.type == "cpu":
         # torch's fused attention goes backward in bfloat16 many times slower than plain attention on a CPU
         model.set_attn_implementation("eager")
-    if "validation" in splits and occurrence and not (np.asarray(splits["validation"]["labels"]) == 1).any():
+    if "validation" in splits and occurrence and not (label_matrix(splits["validation"]) == 1).any():
         logger.warning("No action unit is active in the validation part: it cannot choose an epoch, the last is kept.")
     image_processor = processor.image_processor
     # how faces were aligned goes with the checkpoint
@@ -153,21 +163,25 @@ def build_trainer(
         weights=sample_weights,
         seed=args.seed,
         shuffled=True,
-        # of a share that is filled up with rows of the beginning, as accelerate does, some would be seen twice
-        multiple_of=args.train_batch_size * args.world_size if args.world_size > 1 else 1,
+        batch_size=args.train_batch_size,
+        processes=args.world_size,
+        workers=args.dataloader_num_workers,
     )
     validation = splits.get("validation")
-    return Trainer(
+    trainer = Trainer(
         model=model,
         args=args,
         train_dataset=train,
         eval_dataset=None if validation is None else EpochDataset(validation, FaceTransform(image_processor)),
         processing_class=image_processor,
+        data_collator=FaceCollator(FaceTransform(image_processor)),
         compute_metrics=make_compute_metrics(
             names, not occurrence, [(processor.thresholds or {}).get(name, 0.5) for name in names]
         ),
         callbacks=callbacks,
     )
+    show_epochs(trainer)
+    return trainer
 
 
 def _check_labels(labels: np.ndarray, names: list[str], highest: int) -> None:

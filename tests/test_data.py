@@ -90,7 +90,7 @@ def test_intensity_replaces_occurrence(faces, table):
 
 
 def test_subjects_can_be_chosen():
-    dataset = load_rendered(aus=["AU1"], subjects=["S003", "S001", "nobody"])
+    dataset = load_rendered(aus=["AU1"], subjects=["S003", "S001"])
     assert subjects(dataset) == {"S001", "S003"}
     assert len(dataset) == 50
 
@@ -107,7 +107,10 @@ def test_a_folder_of_files_is_one_dataset(tmp_path, table):
 @pytest.mark.parametrize("name", ["empty", "missing"])
 def test_no_parquet_file_shows_the_tree(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"(?s)`root`.*Expected:\nROOT/.*\.parquet.*subject_id") as caught:
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"(?s)must be a parquet file or a folder of them.*Expected:\nROOT/.*\.parquet.*subject_id",
+    ) as caught:
         load_rendered(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 
@@ -119,7 +122,7 @@ def test_an_action_unit_that_is_not_in_the_file_lists_those_that_are():
 
 
 def test_unknown_subjects_are_refused():
-    with pytest.raises(ValueError, match=r"`subjects`.*got S998, S999, and none"):
+    with pytest.raises(ValueError, match=r"`subjects`.*got S998, S999, not there"):
         load_rendered(subjects=["S999", "S998"])
 
 

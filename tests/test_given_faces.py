@@ -1,5 +1,6 @@
 """Faces that are known beforehand: from a table of ours, of OpenFace's form, or of boxes alone."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,18 @@ def test_files_are_compared_whole_and_else_by_name(rendered, monkeypatch, tmp_pa
         given.match(["c.png"])
     with pytest.raises(ValueError, match="a column `source` where several files are read; 2 are"):
         GivenFaces(pd.DataFrame([box])).match(["a.png", "b.png"])
+
+
+def test_many_files_are_matched_by_one_pass(monkeypatch):
+    count, calls = 200, []
+    whole = os.path.abspath
+    box = {"x0": 0, "y0": 0, "x1": 90, "y1": 90}
+    given = GivenFaces(pd.DataFrame([{"source": f"faces/{number}.png", **box} for number in range(count)]))
+    monkeypatch.setattr(os.path, "abspath", lambda path: calls.append(path) or whole(path))
+    for place in ("./faces", "elsewhere"):
+        calls.clear()
+        assert given.match([f"{place}/{number}.png" for number in range(count)]) == []
+        assert len(calls) == 2 * count
 
 
 def test_what_is_no_face_in_a_table(rendered):

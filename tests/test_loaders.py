@@ -342,7 +342,7 @@ def test_intensities_of_ones_own(own):
     [
         ("subject,AU1\na,1\n", "must have a column file_name"),
         ("file_name,subject\nann/a1.png,a\n", "lacks columns of action units"),
-        ("file_name,AU1\nann/a1.png,yes\n", "must hold numbers in the column of AU1"),
+        ("file_name,AU1\nann/a1.png,yes\n", "row 2, AU1, is 'yes'"),
         ("file_name,AU1\nann/a1.png,1,2,3\n", "row 2 has 4. Is the file cut off"),
         ("", "must hold a table with a header"),
         ("file_name,AU1\nnone.png,1\n", "none was found"),

@@ -35,6 +35,19 @@ def test_sides_in_tables_and_texts():
     assert au_columns(["frame", "0", "AU12_r", "AU04L", "R2", "AU60"]) == {"AU12": 2, "AU4L": 3, "AU2R": 4, "AU60": 5}
 
 
+def test_one_column_of_each_action_unit():
+    header = ["AU1_p", "AU12_r", "AU12_c", "AU4_c", "AU4", "AU4_r", "AU1_r"]
+    for order in (header, header[::-1]):
+        occurrence = {au: order[place] for au, place in au_columns(order).items()}
+        assert occurrence == {"AU1": "AU1_r", "AU12": "AU12_c", "AU4": "AU4"}
+        assert au_columns(order, prefer="r")["AU12"] == order.index("AU12_r")
+    with pytest.raises(ValueError, match="'AU12' and 'AU012' are both AU12"):
+        au_columns(["AU12", "frame", "AU012"])
+    with pytest.raises(ValueError, match="'AU12_c' and '12_c' are both AU12"):
+        au_columns(["AU12_c", "12_c"])
+    assert len(au_columns(["AU12", "AU12L", "AU12R"])) == 3
+
+
 def transform(flip, **options):
     still = FaceAugmentation(rotation=0, scale=0, shift=0, flip=flip, colour=0, blur=0, erase=0)
     processor = HiVAImageProcessorPil(size={"height": 32, "width": 32}, do_normalize=False)

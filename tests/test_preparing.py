@@ -110,9 +110,9 @@ def test_faces_of_a_table(own, tmp_path):
     assert report.faces == 1
     assert report.dropped["no face found"] == 12
     assert alignment_of(load_prepared(tmp_path / "out"))["alignment"] == "given"
-    with pytest.raises(ValueError, match="`given` must be given with alignment given"):
+    with pytest.raises(ValueError, match="Alignment given needs a table of the faces"):
         prepare_faces(folder, tmp_path / "b", how)
-    with pytest.raises(ValueError, match="`given` must be given with alignment given"):
+    with pytest.raises(ValueError, match="read with alignment given only"):
         prepare_faces(folder, tmp_path / "b", given=given)
 
 
@@ -164,7 +164,7 @@ def test_several_datasets_prepared_as_one_and_trained_on(own, tmp_path):
     )  # fmt: skip
     trainer = build_trainer(model, processor, {"train": made}, settings, sample_weights=weights)
     assert np.isfinite(trainer.train().training_loss)
-    assert model.config.label_weights == pytest.approx(label_weights(np.array(made["labels"][:])))
+    assert model.config.label_weights == pytest.approx(label_weights(np.array(made["labels"][:]), weights))
 
 
 def test_a_model_tells_how_its_faces_were_cut_out(hiva, own, place):
@@ -271,13 +271,13 @@ def test_a_run_that_was_shot_goes_on(own, place):
     command = [sys.executable, "-m", "hiva_hf.cli", "data", "prepare", "folder", "big", "--out", "faces"]
     command += ["--alignment", "none", "--size", "64", "--workers", "2"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not list(Path("faces").glob("faces-*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, 9)
     process.wait()
     kept = {path.name: path.stat().st_mtime_ns for path in Path("faces").glob("faces-*.parquet")}
-    assert 1 <= len(kept) <= 3
+    assert 1 <= len(kept) < 16
     assert not Path("faces/dropped.csv").exists()
     with pytest.raises(ValueError, match="must be prepared to its end"):
         load_prepared("faces")

@@ -134,12 +134,54 @@ def test_epochs_differ_and_repeat_by_their_seed(streamed):
 
 
 def test_filling_is_not_coded(streamed):
-    rows = EpochDataset(streamed.select(range(5)), where, multiple_of=4)
-    assert len(rows) == 8
+    rows = EpochDataset(streamed.select(range(5)), where, batch_size=2, processes=2)
+    # the last batch of either process is filled up
+    assert rows.places.tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
     batch = rows.__getitems__([3, 4, 5, 6])
     assert [row["labels"].tolist() for row in batch[2:]] == [[-100] * 3] * 2
     assert batch[0]["labels"].tolist() == streamed[3]["labels"]
     assert rows[7]["labels"].tolist() == [-100] * 3
     assert rows[7]["where"].tolist() == [0, 0]
     assert sorted(seen(rows)[:5]) == sorted(set(seen(rows)[:5]))
-    assert len(EpochDataset(streamed.select(range(8)), where, multiple_of=4)) == 8
+
+
+def test_what_is_left_over_is_shared_evenly(streamed):
+    def places(count):
+        return EpochDataset(streamed.select(range(count)), where, batch_size=3, processes=2).places.tolist()
+
+    assert places(6) == [0, 1, 2, 3, 4, 5]
+    assert places(10) == [0, 1, 2, 3, 4, 5, 6, 8, -1, 7, 9, -1]
+
+
+def test_each_file_is_read_by_one_loader(streamed, monkeypatch):
+    monkeypatch.setattr(streaming_module, "_WINDOW", 500_000)
+    for processes, workers in ((1, 2), (2, 2)):
+        rows = EpochDataset(streamed, where, shuffled=True, batch_size=10, processes=processes, workers=workers)
+        readers = processes * workers
+        assert sorted(rows.places[rows.places >= 0]) == list(range(600))
+        owner = {}
+        for number, batch in enumerate(rows.places.reshape(-1, 10)[:40]):
+            for unit in streamed._unit[batch]:
+                assert owner.setdefault(unit, number % readers) == number % readers
+        assert set(owner.values()) == set(range(readers))
+
+
+def test_loaders_that_live_on_are_told_the_epoch(streamed):
+    rows = EpochDataset(streamed, where, shuffled=True, batch_size=50)
+    loader = torch.utils.data.DataLoader(rows, batch_size=50, num_workers=1, persistent_workers=True)
+    orders = []
+    for epoch in range(2):
+        rows.set_epoch(epoch)
+        orders.append([tuple(pair) for batch in loader for pair in batch["where"].tolist()])
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_an_interrupted_folder_beside_a_finished_one(folder, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "faces-00000.parquet").write_bytes((folder / "faces-00000.parquet").read_bytes())
+        (tmp_path / name / "prepare.json").write_text("{}")
+    (tmp_path / "a" / "dropped.csv").write_text("")
+    with pytest.raises(ValueError, match=r"/b must be prepared to its end"):
+        stream_prepared(tmp_path)

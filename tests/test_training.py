@@ -20,6 +20,7 @@ from hiva_hf.training import (
     evaluate_detector,
     label_weights,
     last_checkpoint,
+    predict_logits,
     save_detector,
     training_arguments,
 )
@@ -170,6 +171,40 @@ def test_the_image_processor_travels_and_leaves_the_configuration_alone(make_mod
     assert changed <= {"label_weights", "use_cache"}
 
 
+def test_rows_as_a_dataset_has_them_are_evaluated_too(make_model, processor, splits, tmp_path):
+    trainer = build_trainer(make_model(), processor, splits, arguments(tmp_path))
+    streamed = stream_prepared(SAMPLE_FILE, aus=AUS).select(range(16))
+    expected = evaluate_detector(trainer, streamed)["mean_auc"]
+    assert trainer.evaluate(streamed)["eval_mean_auc"] == pytest.approx(expected)
+    raw = trainer.predict(splits["test"]).predictions
+    assert raw == pytest.approx(predict_logits(trainer, splits["test"])[0], abs=1e-5)
+
+
+def test_an_epoch_is_told_in_a_line(make_model, processor, splits, tmp_path, capsys):
+    trainer = build_trainer(
+        make_model(), processor, splits, arguments(tmp_path, num_train_epochs=1, logging_strategy="epoch")
+    )  # fmt: skip
+    trainer.train()
+    out, err = capsys.readouterr()
+    assert "epoch 1 of 1: loss" in err
+    assert "eval_f1" not in out + err
+    assert any("eval_f1_AU12" in row for row in trainer.state.log_history)
+
+
+def test_arguments_stay_as_they_were(make_model, processor, splits, tmp_path):
+    given = arguments(tmp_path)
+    before = given.to_dict()
+    build_trainer(make_model(problem_type="regression"), processor, splits, given)
+    assert given.to_dict() == before
+
+
+def test_what_is_drawn_more_often_is_not_weighed_up_twice():
+    labels = np.array([[1, 1], [0, 1], [0, 0], [0, 0]])
+    assert label_weights(labels) == pytest.approx([4 / 3, 2 / 3])
+    # the first row as often as the three others
+    assert label_weights(labels, np.array([3, 1, 1, 1])) == pytest.approx([8 / 7, 6 / 7])
+
+
 def test_predictions_are_logits_alone(make_model, processor, splits, tmp_path):
     trainer = build_trainer(make_model(), processor, splits, arguments(tmp_path))
     predicted = trainer.predict(trainer.eval_dataset)
@@ -181,7 +216,7 @@ def test_predictions_are_logits_alone(make_model, processor, splits, tmp_path):
 
 def test_labels_of_another_width_are_refused(make_model, processor, tmp_path):
     other = {"train": load_rendered(aus=("AU1", "AU2"))}
-    with pytest.raises(ValueError, match=r"width 3.*AU1, AU4, AU12.*\(2,\)"):
+    with pytest.raises(ValueError, match=r"width 3.*AU1, AU4, AU12.*got 2\. Action units of the labels: AU1 AU2"):
         build_trainer(make_model(), processor, other, arguments(tmp_path))
 
 

@@ -56,7 +56,7 @@ def prepare(
     subjects: Annotated[str, typer.Option(help="Keep these subjects only, such as 'F001,M002'.")] = "",
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder of the images where it is not ROOT: bp4d, bp4d-plus, disfa, aff-wild2."),
+        typer.Option(help="Folder of the images where it is not ROOT; not for folder."),
     ] = None,
     frame_offset: Annotated[
         int | None, typer.Option(help="Number of an image less that of its codes: bp4d, bp4d-plus, disfa, gft.")
@@ -87,6 +87,8 @@ def prepare(
     from ..data.preparing import UNREADABLE
     from ..faces import GivenFaces
 
+    if (alignment == Alignment.given) != (boxes is not None):
+        raise ValueError("`--alignment given` and `--boxes` belong together; give both, or neither.")
     reports: list = []
     load = getattr(loaders, f"load_{dataset.value.replace('-', '_')}")
     chosen = {

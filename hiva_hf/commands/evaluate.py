@@ -11,6 +11,23 @@ import typer
 from .protocol import run_protocol
 from .shared import Data, Preset, names, part_of_data, trainer_of, write_text
 
+_OF_CHECKPOINT = ("data", "part", "reliability")
+_OF_PROTOCOL = (
+    "root",
+    "seeds",
+    "rule",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "validation",
+    "workers",
+    "preset",
+    "bf16",
+    "strong_augmentation",
+    "balance",
+    "streaming",
+)
+
 
 class Rule(StrEnum):
     """Which epoch is tested."""
@@ -21,6 +38,7 @@ class Rule(StrEnum):
 
 
 def evaluate(
+    ctx: typer.Context,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint, or its Hub id.")
     ] = None,
@@ -73,6 +91,7 @@ def evaluate(
     """
     if (checkpoint is None) == (protocol is None):
         raise ValueError("`--checkpoint` or `--protocol` must be given, and not both.")
+    _refuse(ctx, *(("--protocol", _OF_CHECKPOINT) if checkpoint is None else ("--checkpoint", _OF_PROTOCOL)))
     if protocol is not None:
         from ..data import FaceAugmentation
 
@@ -102,6 +121,16 @@ def evaluate(
         return
     assert checkpoint is not None
     _evaluate_checkpoint(checkpoint, data, part, out, reliability)
+
+
+def _refuse(ctx: typer.Context, chosen: str, of_the_other: tuple[str, ...]) -> None:
+    """An error if options were given that nothing would come of."""
+    sources = {name: ctx.get_parameter_source(name) for name in of_the_other}
+    given = [name for name, source in sources.items() if source is not None and "DEFAULT" not in source.name]
+    if given:
+        options = ", ".join(f"`--{name.replace('_', '-')}`" for name in given)
+        other = "--checkpoint" if chosen == "--protocol" else "--protocol"
+        raise ValueError(f"`{chosen}` must come without {options}, which only `{other}` heeds.")
 
 
 def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Path | None, reliability: Path | None):

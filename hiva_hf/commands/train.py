@@ -57,7 +57,6 @@ def train(
     from ..facs import BP4D_AUS, au_label
     from ..presets import PRESETS
     from ..terminal import print_metrics
-    from ..terminal_training import show_epochs
     from ..training import (
         build_trainer,
         evaluate_detector,
@@ -137,7 +136,6 @@ def train(
     augmentation = FaceAugmentation.strong() if strong_augmentation else FaceAugmentation()
     weights = sampling_weights(splits["train"], balance) if balance else None
     trainer = build_trainer(model, processor, splits, arguments, augmentation, weights)
-    show_epochs(trainer)
     if is_first():
         write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
     trainer.train(resume_from_checkpoint=checkpoint)

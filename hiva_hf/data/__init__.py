@@ -16,11 +16,12 @@ from .rendered import load_rendered
 from .schema import LoadReport, au_dataset, au_names
 from .splits import subject_split
 from .streaming import StreamedFaces
-from .transforms import FaceTransform
+from .transforms import FaceCollator, FaceTransform
 
 __all__ = [
     "EpochDataset",
     "FaceAugmentation",
+    "FaceCollator",
     "FaceTransform",
     "Fold",
     "LoadReport",

@@ -12,10 +12,14 @@ from ..loss_hiva import MISSING_LABEL
 from .schema import OnReport, intensity, occurrence
 from .trees import (
     Sequence,
+    add_file,
     assemble,
     au_labels,
+    chosen_subjects,
+    coded_frames,
     columns_of,
     folders_below,
+    frame_numbers,
     missing,
     numbered_images,
     read_codes,
@@ -53,7 +57,7 @@ def load_bp4d(
 
     Raises:
         FileNotFoundError: If a part of the tree is missing; the message shows it.
-        ValueError: If a file is cut off, or an AU is not coded.
+        ValueError: If a file is cut off or codes a frame twice, an AU is not coded, or a subject is not there.
     """
     return _load("BP4D", root, aus, subjects, images, frame_offset, on_report)
 
@@ -81,34 +85,30 @@ def _load(name, root, aus, subjects, images, frame_offset, on_report) -> Dataset
     codes = next((folder for folder in folders_below(root, 3) if folder.name.upper() == "AU_OCC"), None)
     if codes is None:
         raise missing("a folder AU_OCC with the codes", root, _TREE)
-    files = {}
+    files: dict[tuple[str, str], Path] = {}
     for file in sorted(codes.glob("*.csv")):
         match = re.match(r"([FM]\d{3})_(T\d+)", file.name, re.IGNORECASE)
         if match:
-            files[match[1].upper(), match[2].upper()] = file
+            add_file(files, (match[1].upper(), match[2].upper()), file)
     if not files:
         raise missing(f"files such as F001_T1.csv in {codes}", root, _TREE)
     folders = _image_folders(require_root(images, _TREE) if images is not None else root)
-    wanted = set(subjects) if subjects is not None else None
+    recordings = files.keys() | folders.keys()
+    kept = chosen_subjects(subjects, (subject for subject, _ in recordings), root)
     levels = _intensity_files(codes.parent)
     sequences = []
-    for subject, task in sorted(files.keys() | folders.keys(), key=lambda key: (key[0], int(key[1][1:]))):
-        if wanted is not None and subject not in wanted:
+    for subject, task in sorted(recordings, key=lambda key: (key[0], int(key[1][1:]))):
+        if subject not in kept:
             continue
-        found = numbered_images(folders[subject, task]) if (subject, task) in folders else {}
-        sequence = Sequence(subject, f"{subject}/{task}", {n - frame_offset: path for n, path in found.items()})
+        pictures = numbered_images(folders.get((subject, task)), frame_offset)
+        sequence = Sequence(subject, f"{subject}/{task}", *pictures)
         if (subject, task) in files:
             header, table = read_codes(files[subject, task])
-            sequence.frames = table[:, 0].astype(int)
+            sequence.frames, table = coded_frames(table, 0, files[subject, task])
             sequence.labels = occurrence(table[:, columns_of(["frame", *header[1:]], names, files[subject, task])])
             if levels:
                 sequence.intensities = _intensities(levels.get((subject, task), {}), names, sequence.frames)
         sequences.append(sequence)
-    if not sequences:
-        known = sorted({subject for subject, _ in files})
-        raise ValueError(
-            f"`subjects` must name subjects of {root}, such as {known[0]}; got {', '.join(sorted(wanted or ()))}."
-        )
     return assemble(name, names, sequences, on_report=on_report, tree=_TREE, root=root)
 
 
@@ -142,7 +142,8 @@ def _intensities(files: dict[str, Path], names: list[str], frames: np.ndarray) -
             # frame, intensity; a first row of words is a header
             rows = np.genfromtxt(files[au], delimiter=",", encoding="utf-8-sig", ndmin=2)
             rows = rows[np.isfinite(rows[:, 0])]
-            level = dict(zip(rows[:, 0].astype(int).tolist(), intensity(rows[:, 1]).tolist(), strict=True))
+            numbers = frame_numbers(rows[:, 0], files[au])
+            level = dict(zip(numbers.tolist(), intensity(rows[:, 1]).tolist(), strict=True))
             table[:, column] = [level.get(frame, MISSING_LABEL) for frame in frames.tolist()]
     return table
 

@@ -27,8 +27,11 @@ class EpochDataset(torch.utils.data.Dataset):
         seed (`int`, defaults to 0): Of all chance.
         shuffled (`bool`, defaults to `False`): Whether rows come in another order each epoch; that of streamed faces
             goes through their files once.
-        multiple_of (`int`, defaults to 1): The length is rounded up to this with rows that no action unit is coded of,
-            so that they add nothing: where several processes need equal shares, none then gets a row twice.
+        batch_size (`int`, defaults to 1): Rows that are asked for at a time.
+        processes (`int`, defaults to 1): How many train together. With several the length is rounded up to whole
+            batches of all by rows that no action unit is coded of, which add nothing: none is seen twice, and the last
+            batches are filled up evenly. A row in one of those counts more than others, as in any last batch.
+        workers (`int`, defaults to 1): Loaders a process has; streamed files are each read by one of them.
 
     Raises:
         ValueError: If the weights do not fit the rows.
@@ -42,7 +45,9 @@ class EpochDataset(torch.utils.data.Dataset):
         weights: np.ndarray | None = None,
         seed: int = 0,
         shuffled: bool = False,
-        multiple_of: int = 1,
+        batch_size: int = 1,
+        processes: int = 1,
+        workers: int = 1,
     ):
         if weights is not None:
             weights = np.asarray(weights, dtype=np.float64)
@@ -52,20 +57,36 @@ class EpochDataset(torch.utils.data.Dataset):
                 )
             weights = weights / weights.sum()
         self.rows, self.transform, self.weights = rows, transform, weights
-        self.seed, self.shuffled, self.multiple_of = seed, shuffled, multiple_of
+        self.seed, self.shuffled = seed, shuffled
+        self.batch_size, self.processes, self.workers = batch_size, processes, workers
+        # shared with loaders that live on from epoch to epoch
+        self._told = torch.zeros((), dtype=torch.int64).share_memory_()
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes; Trainer does."""
         self.epoch = epoch
+        self._told.fill_(epoch)
         rng = np.random.default_rng((self.seed, epoch))
         places = np.arange(len(self.rows))
         if self.weights is not None:
             places = rng.choice(places, len(places), p=self.weights)
         if self.shuffled:
-            streamed = isinstance(self.rows, StreamedFaces)
-            places = self.rows.mixed(places, rng) if streamed else rng.permutation(places)
-        self.places = np.append(places, np.full(-len(places) % self.multiple_of, -1))
+            if isinstance(self.rows, StreamedFaces):
+                readers = self.processes * max(self.workers, 1)
+                places = self.rows.mixed(places, rng, readers, self.batch_size)
+            else:
+                places = rng.permutation(places)
+        self.places = places if self.processes == 1 else self._filled(places)
+
+    def _filled(self, places: np.ndarray) -> np.ndarray:
+        together = self.processes * self.batch_size
+        whole = len(places) // together * together
+        if whole == len(places):
+            return places
+        last = np.full((self.batch_size, self.processes), -1)
+        last.ravel()[: len(places) - whole] = places[whole:]
+        return np.concatenate([places[:whole], last.T.ravel()])
 
     def __len__(self) -> int:
         return len(self.places)
@@ -75,6 +96,8 @@ class EpochDataset(torch.utils.data.Dataset):
 
     def __getitems__(self, positions: Sequence[int]) -> list[dict]:
         """Several rows at once, as the loader asks for a batch."""
+        if self.epoch != int(self._told):
+            self.set_epoch(int(self._told))
         places = self.places[np.asarray(positions)]
         real = places[places >= 0]
         # a batch of nothing but filling takes its shapes from the first row

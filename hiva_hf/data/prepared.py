@@ -1,19 +1,22 @@
 """Faces in parquet, a column an action unit: what `hiva data prepare` writes; rendered faces are the same."""
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, List, Value
+from datasets import Dataset, DatasetInfo, Features, List, Value, concatenate_datasets
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from ..facs import au_label
 from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, describe
 from .streaming import StreamedFaces, open_parquet
+
+logger = logging.getLogger(__name__)
 
 _TREE = "ROOT/\n  faces-00000.parquet   columns image, subject_id, frame, AU1, AU1_intensity, ..., points or landmarks"
 _KEPT = (
@@ -70,15 +73,21 @@ def _files(root: str | Path) -> tuple[list[str], dict | None]:
     """Parquet files, and how their faces were aligned where they tell, and tell the same."""
     filesystem, place = url_to_fs(str(root))
     found = [place] if filesystem.isfile(place) else sorted(filesystem.find(place))
-    names = {name.rsplit("/", 1)[-1] for name in found}
-    if SETTINGS_FILE in names and DROPPED_FILE not in names:
-        raise ValueError(f"{root} must be prepared to its end; it was interrupted. Run `hiva data prepare` again.")
+    for name in found:
+        folder = name.removesuffix(f"/{SETTINGS_FILE}")
+        if folder != name and f"{folder}/{DROPPED_FILE}" not in found:
+            raise ValueError(
+                f"{folder} must be prepared to its end; it was interrupted. Run `hiva data prepare` again."
+            )
     # a hidden one is what a killed program left behind
     files = [name for name in found if name == place or re.search(r"(^|/)[^./][^/]*\.parquet$", name)]
     if not isinstance(filesystem, LocalFileSystem):
         files = [filesystem.unstrip_protocol(name) for name in files]
     if not files:
-        raise FileNotFoundError(f"`root` must be a parquet file or a folder of them; got {root}. Expected:\n{_TREE}")
+        raise FileNotFoundError(
+            f"{root} must be a parquet file or a folder of them. Expected:\n{_TREE}\n`hiva data prepare` makes them of "
+            "a dataset, or of images with a CSV."
+        )
     alignments = set()
     for file in files:
         try:
@@ -86,6 +95,8 @@ def _files(root: str | Path) -> tuple[list[str], dict | None]:
                 alignments.add((parquet.schema_arrow.metadata or {}).get(ALIGNMENT_KEY))
         except pa.ArrowInvalid as error:
             raise ValueError(f"{file} must be a parquet file; {error}") from None
+    if len(alignments) > 1:
+        logger.warning("Files of %s were cut out in %d ways, so it is not told which.", root, len(alignments))
     alignment = next(iter(alignments)) if len(alignments) == 1 else None
     return files, None if alignment is None else json.loads(alignment)
 
@@ -98,21 +109,22 @@ def _common_form(dataset: Dataset, root, aus, intensity: bool, subjects, alignme
         raise ValueError(
             f"`aus` must be coded in {root}; got {', '.join(missing) or 'none'}. Coded: {', '.join(known) or 'none'}."
         )
-    if subjects is not None:
-        wanted = set(subjects)
-        kept = [index for index, subject in enumerate(dataset["subject_id"]) if subject in wanted]
-        if not kept:
-            raise ValueError(
-                f"`subjects` must name subjects of {root}; got {', '.join(sorted(wanted)[:5])}, and none is there."
-            )
-        dataset = dataset.select(kept)
     suffix = "_intensity" if intensity else ""
-    table = np.stack([np.asarray(dataset[au + suffix], dtype=np.float32) for au in labels], axis=1)
-    dataset = dataset.select_columns([name for name in _KEPT if name in dataset.column_names]).add_column(
-        "labels", list(table), feature=List(Value("float32"), length=len(labels))
-    )
+    columns = dataset.select_columns([au + suffix for au in labels]).with_format("arrow")[:]
+    table = np.stack([column.to_numpy() for column in columns.columns], axis=1).astype(np.float32)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(table.ravel()), len(labels))
+    features = Features({"labels": List(Value("float32"), length=len(labels))})
+    kept = dataset.select_columns([name for name in _KEPT if name in dataset.column_names])
+    added = Dataset(pa.table({"labels": values}, schema=features.arrow_schema), info=DatasetInfo(features=features))
+    dataset = concatenate_datasets([kept, added], axis=1)
     dataset.info.description = describe(labels, alignment)
-    return dataset
+    if subjects is None:
+        return dataset
+    people = dataset.select_columns("subject_id").with_format("arrow")[:]["subject_id"].to_numpy()
+    unknown = sorted(set(subjects) - set(people.tolist()))
+    if unknown or not subjects:
+        raise ValueError(f"`subjects` must name subjects of {root}; got {', '.join(unknown[:5]) or 'none'}, not there.")
+    return dataset.select(np.flatnonzero(np.isin(people, list(subjects))))
 
 
 __all__ = ["load_prepared", "stream_prepared"]

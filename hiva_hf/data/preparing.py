@@ -1,13 +1,20 @@
 """Face crops made once: from a dataset in any layout to sharded parquet that loads, streams and trains."""
 
 import csv
+import errno
 import io
 import json
+import os
+import pickle
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
+from hashlib import sha256
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from ..faces.alignment import FaceTemplate, similarity_transform, warp_face
@@ -27,7 +35,19 @@ from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, au_names
 from .video_frames import file_and_frame
 
 _FACELESS, UNREADABLE = "no face found", "image cannot be read"
+# what damaged files raise, and errors of the machine among them, which say nothing of a file
+_UNREADABLE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+_ROWS_PER_GROUP = 50
 _KEYS = {"subject_id": "string", "sequence_id": "string", "frame": "int32", "dataset": "string"}
+
+
+class NoFaceError(ValueError):
+    """There is no face with points to cut out."""
+
+
+class _UnreadableError(ValueError):
+    """An image that is none, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +79,12 @@ class Preparation:
         """The crop, and the five points in it.
 
         Raises:
-            ValueError: If there is no face with points.
+            NoFaceError: If there is no face with points.
         """
         if self.alignment == "none":
             return image.resize((self.size, self.size), Image.Resampling.BICUBIC), None
         if not faces or faces[0].points is None:
-            raise ValueError(_FACELESS)
+            raise NoFaceError
         points = np.asarray(faces[0].points, dtype=np.float64)
         target = (0.5 + (FaceTemplate().points - 0.5) / self.margin) * self.size
         matrix = similarity_transform(points, target)
@@ -90,14 +110,15 @@ def prepare_faces(
     preparation: Preparation | None = None,
     *,
     given: GivenFaces | None = None,
-    rows_per_shard: int = 1000,
+    rows_per_shard: int | None = None,
     workers: int = 1,
     strict: bool = False,
     on_shard: Callable[[int, int], object] | None = None,
 ) -> PrepareReport:
     """Cut the faces of a dataset out and write them as parquet.
 
-    A shard appears whole or not at all, and one that is there is not made again: a run that was shot goes on there.
+    A shard appears whole or not at all, and one that is there is not made again: a run that was shot goes on there. But
+    one in which an image could not be read is made again once that file has changed.
 
     Args:
         dataset (`Dataset`): Of the common form, see [`au_dataset`].
@@ -105,7 +126,7 @@ def prepare_faces(
         preparation (`Preparation`, *optional*): How.
         given (`GivenFaces`, *optional*): Where the faces are, for alignment `"given"`; by the files of the images, and
             the frames of videos. Of a picture with several, the largest is taken.
-        rows_per_shard (`int`, defaults to 1000): Rows of the dataset a file.
+        rows_per_shard (`int`, *optional*): Rows of the dataset a file; by default a sixteenth, but 50 to 1,000.
         workers (`int`, defaults to 1): Processes.
         strict (`bool`, defaults to `False`): Stop at the first image that cannot be read, in place of reporting it.
         on_shard (`Callable`, *optional*): Told after every shard how many rows are done, and how many there are.
@@ -118,41 +139,105 @@ def prepare_faces(
             `strict`, an image cannot be read.
     """
     preparation = preparation or Preparation()
-    if (preparation.alignment == "given") != (given is not None):
+    if preparation.alignment == "given" and given is None:
+        raise ValueError("Alignment given needs a table of the faces, `given` (`--boxes`); got none.")
+    if preparation.alignment != "given" and given is not None:
         raise ValueError(
-            f"`given` must be given with alignment given, and only then; alignment is {preparation.alignment}."
+            f"A table of faces is read with alignment given only (`--alignment given`); alignment is "
+            f"{preparation.alignment}."
         )
     out = Path(out)
-    names = au_names(dataset)
-    settings = {**vars(preparation), "aus": names, "rows": len(dataset), "rows_per_shard": rows_per_shard}
-    _begin(out, settings)
-    total = -(-len(dataset) // rows_per_shard)
-    done, report = 0, PrepareReport()
-    waiting = []
-    for shard in range(total):
-        path = out / f"faces-{shard:05d}.parquet"
-        if path.is_file():
-            done += min(rows_per_shard, len(dataset) - shard * rows_per_shard)
-        else:
-            waiting.append((shard, path))
-    if on_shard is not None and done:
-        on_shard(done, len(dataset))
-    if given is not None:
-        given.match(_paths(dataset))
-    make = _Worker(preparation, names, given, strict)
-    for count in _shards(dataset, make, waiting, rows_per_shard, workers):
-        done += count
-        if on_shard is not None:
-            on_shard(done, len(dataset))
+    names, count = au_names(dataset), len(dataset)
+    rows_per_shard = rows_per_shard or min(max(-(-count // 16), 50), 1000)
+    settings = {**vars(preparation), "aus": names, "rows": count, "rows_per_shard": rows_per_shard}
+    settings["data"] = _fingerprint(dataset, given)
+    with _alone(out):
+        _begin(out, settings)
+        if given is not None:
+            given.match(_files(dataset))
+        total = -(-count // rows_per_shard)
+        waiting = [shard for shard in range(total) if _to_be_made(_shard_file(out, shard))]
+        sizes = [min(rows_per_shard, count - shard * rows_per_shard) for shard in range(total)]
+        done = sum(sizes) - sum(sizes[shard] for shard in waiting)
+        if on_shard is not None and done:
+            on_shard(done, count)
+        tasks = [
+            (range(shard * rows_per_shard, shard * rows_per_shard + sizes[shard]), _shard_file(out, shard))
+            for shard in waiting
+        ]
+        for made in _shards(dataset, _Worker(preparation, names, given, strict), tasks, workers):
+            done += made
+            if on_shard is not None:
+                on_shard(done, count)
+        return _account(out, total)
+
+
+def _shard_file(out: Path, shard: int) -> Path:
+    return out / f"faces-{shard:05d}.parquet"
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """The folder, while nobody else writes into it."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".prepare.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"`out` must not be in use; another run writes into {out}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _fingerprint(dataset: Dataset, given: GivenFaces | None) -> str:
+    """Of files, labels and people, and of the table of faces: other data are not mixed into what is there."""
+    small = dataset.select_columns([name for name in dataset.column_names if name != "image"]).with_format("arrow")[:]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, small.schema) as writer:
+        writer.write_table(small.combine_chunks())
+    digest = sha256(sink.getvalue())
+    for path in _paths(dataset):
+        digest.update(path.encode("utf-8", "surrogateescape") + b"\0")
+    digest.update(b"" if given is None else pickle.dumps(given))
+    return digest.hexdigest()[:16]
+
+
+def _paths(dataset: Dataset) -> list[str]:
+    """Place of each image; empty where it lies in the data."""
+    column = dataset.select_columns("image").with_format("arrow")[:]["image"]
+    return [path or "" for chunk in column.chunks for path in chunk.field("path").to_pylist()]
+
+
+def _files(dataset: Dataset) -> list[str]:
+    """Files of the images, each once: a video is one however many frames of it are there."""
+    return list(dict.fromkeys(file_and_frame(path)[0] for path in _paths(dataset)))
+
+
+def _to_be_made(path: Path) -> bool:
+    """Whether a shard is not there, or an image that it could not read has changed since."""
+    if not path.is_file():
+        return True
+    made = path.stat().st_mtime
+    dropped = json.loads(pq.read_metadata(path).metadata[b"hiva_dropped"])
+    files = {file_and_frame(row[0])[0] for row in dropped if row[-2] == UNREADABLE}
+    return any(os.path.isfile(file) and os.path.getmtime(file) > made for file in files)
+
+
+def _account(out: Path, total: int) -> PrepareReport:
+    """Write the list of what was dropped, which says that the preparation is complete, and count."""
+    report = PrepareReport()
     with whole_file(out / DROPPED_FILE) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("source", "subject_id", "sequence_id", "frame", "reason"))
+        writer.writerow(("source", "subject_id", "sequence_id", "frame", "reason", "error"))
         for shard in range(total):
-            made = pq.read_metadata(out / f"faces-{shard:05d}.parquet")
+            made = pq.read_metadata(_shard_file(out, shard))
             report.faces += made.num_rows
             for row in json.loads(made.metadata[b"hiva_dropped"]):
                 writer.writerow(row)
-                report.dropped[row[-1]] = report.dropped.get(row[-1], 0) + 1
+                report.dropped[row[-2]] = report.dropped.get(row[-2], 0) + 1
     return report
 
 
@@ -171,24 +256,18 @@ def _begin(out: Path, settings: dict) -> None:
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _paths(dataset: Dataset) -> list[str]:
-    """Files of the images, each once: a video is one however many frames of it are there."""
-    paths = dataset.with_format("arrow")[:]["image"].combine_chunks().field("path").to_pylist()
-    return list(dict.fromkeys(file_and_frame(path or "")[0] for path in paths))
-
-
-def _shards(dataset, work, waiting, rows, workers) -> Iterator[int]:
+def _shards(dataset, work, tasks, workers) -> Iterator[int]:
+    """Make shards, and tell the rows of each; after an error those that have not begun are not made."""
     if workers <= 1:
-        for shard, path in waiting:
-            yield work(dataset, range(shard * rows, min((shard + 1) * rows, len(dataset))), path)
+        for rows, path in tasks:
+            yield work(dataset, rows, path)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (work, dataset)) as pool:
-        futures = [
-            pool.submit(_run, range(shard * rows, min((shard + 1) * rows, len(dataset))), path)
-            for shard, path in waiting
-        ]
-        for future in as_completed(futures):
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (work, dataset))
+    try:
+        for future in as_completed([pool.submit(_run, *task) for task in tasks]):
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 _STATE: dict[str, Any] = {}
@@ -202,6 +281,15 @@ def _start(work: "_Worker", dataset: Dataset) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     _STATE["work"], _STATE["dataset"] = work, dataset
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was shot would write on, beside a run that was started again."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run(rows: range, path: Path) -> int:
@@ -227,21 +315,30 @@ class _Worker:
         return getattr(self.detector, "largest", self.detector)(image)
 
     def __call__(self, dataset: Dataset, rows: range, path: Path) -> int:
+        if self.preparation.alignment == "detect":
+            # before the first image, so that its own mistakes are not taken for those of images
+            _ = self.detector
         made: list[dict] = []
         dropped: list[list] = []
         plain = dataset.cast_column("image", type(dataset.features["image"])(decode=False))
         for index in rows:
-            place = plain[index]["image"]["path"] or ""
+            keys = plain[index]
+            place = keys["image"]["path"] or ""
             try:
-                row = dataset[index]
-                image = row["image"].convert("RGB")
+                try:
+                    row = dataset[index]
+                    image = row["image"].convert("RGB")
+                except _UNREADABLE_ERRORS as error:
+                    if getattr(error, "errno", None) in _OF_THE_MACHINE:
+                        raise
+                    raise _UnreadableError(error) from None
                 made.append(self._row(row, *self.preparation.crop(image, self._faces(image, place))))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                keys = plain[index]
-                reason = _FACELESS if str(error) == _FACELESS else UNREADABLE
+            except (NoFaceError, _UnreadableError) as error:
+                reason = _FACELESS if isinstance(error, NoFaceError) else UNREADABLE
                 if self.strict and reason == UNREADABLE:
                     raise ValueError(f"{place} must be an image that can be read; {error}.") from None
-                dropped.append([place, keys["subject_id"], keys["sequence_id"], keys["frame"], reason])
+                who = (keys["subject_id"], keys["sequence_id"], keys["frame"])
+                dropped.append([place, *who, reason, str(error)])
         table = pa.Table.from_pylist(made, self._features(dataset).arrow_schema)
         metadata = {
             **(table.schema.metadata or {}),
@@ -249,7 +346,8 @@ class _Worker:
             b"hiva_dropped": json.dumps(dropped).encode(),
         }
         with whole_file(path) as partial:
-            pq.write_table(table.replace_schema_metadata(metadata), partial)
+            # small groups, so that who streams them mixes many places with little in memory
+            pq.write_table(table.replace_schema_metadata(metadata), partial, row_group_size=_ROWS_PER_GROUP)
         return len(rows)
 
     def _row(self, row: dict, crop: Image.Image, points: np.ndarray | None) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import GroupKFold
 
+from .merging import column_values
 from .splits import take_subjects
 from .streaming import StreamedFaces
 
@@ -56,7 +57,9 @@ class Fold:
         return take_subjects(dataset, {name: people for name, people in parts.items() if people})
 
 
-def protocol_folds(dataset: Dataset, protocol: str | int = 3, *, validation: float = 0.15, seed: int = 0) -> list[Fold]:
+def protocol_folds(
+    dataset: Dataset | StreamedFaces, protocol: str | int = 3, *, validation: float = 0.15, seed: int = 0
+) -> list[Fold]:
     """Folds of a dataset: in each, one part is tested and the others train.
 
     Args:
@@ -73,7 +76,7 @@ def protocol_folds(dataset: Dataset, protocol: str | int = 3, *, validation: flo
     Raises:
         ValueError: If a subject of the data belongs to no part, or a part has nobody.
     """
-    column = np.asarray(dataset["subject_id"])
+    column = column_values(dataset, "subject_id")
     subjects = sorted(set(column.tolist()))
     if isinstance(protocol, int):
         parts = _drawn(column, subjects, protocol, seed)
@@ -82,8 +85,9 @@ def protocol_folds(dataset: Dataset, protocol: str | int = 3, *, validation: flo
         strangers = sorted(set(subjects) - {name for people in parts.values() for name in people})
         if strangers:
             raise ValueError(
-                f"`protocol` {protocol} must know every subject of the data; not {', '.join(strangers[:5])}. "
-                "Leave them out, or ask for a number of folds."
+                f"`protocol` {protocol} must know every subject of the data; not {', '.join(strangers[:5])}"
+                f"{f', {len(strangers)} in all' if len(strangers) > 5 else ''}. Leave them out, or ask for a number of "
+                "parts."
             )
     else:
         raise ValueError(f"`protocol` must be {', '.join(PROTOCOLS)} or a number of folds; got {protocol!r}.")

@@ -34,7 +34,7 @@ class LoadReport:
         frames (`int`): Rows.
         unlabelled (`list[str]`): Images without a label, as `F001/T1 frame 17`.
         imageless (`list[str]`): Labels without an image.
-        notes (`list[str]`): Sentences on what else is missing.
+        notes (`list[str]`): Sentences on what else there is to know.
     """
 
     dataset: str
@@ -45,13 +45,18 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """`bool`: Whether nothing was left out."""
-        return not (self.unlabelled or self.imageless or self.notes)
+        """`bool`: Whether nothing was left out; a note on who people are is no loss."""
+        losses = [note for note in self.notes if not note.startswith("people are ")]
+        return not (self.unlabelled or self.imageless or losses)
 
     def __str__(self) -> str:
-        parts = [f"{self.dataset}: {self.frames} labelled images"]
-        for places, what in ((self.unlabelled, "images without labels"), (self.imageless, "labels without images")):
+        parts = [f"{self.dataset}: {self.frames} labelled image{'' if self.frames == 1 else 's'}"]
+        for places, one, several in (
+            (self.unlabelled, "image without a label", "images without labels"),
+            (self.imageless, "label without an image", "labels without images"),
+        ):
             if places:
+                what = one if len(places) == 1 else several
                 parts.append(f"{len(places)} {what}, left out ({_some(places)})")
         return "; ".join([*parts, *self.notes]) + "."
 

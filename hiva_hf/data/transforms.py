@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from transformers import default_data_collator
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..faces.alignment import FaceTemplate, five_points, similarity_transform, warp_face
@@ -88,10 +89,28 @@ class FaceTransform:
         return output
 
 
+class FaceCollator:
+    """A `data_collator` that takes rows as a dataset has them, too: `trainer.evaluate(splits["test"])` just works.
+
+    Args:
+        transform (`FaceTransform`): For rows that hold an `image`; others are put together as they are.
+    """
+
+    def __init__(self, transform: FaceTransform):
+        self.transform = transform
+
+    def __call__(self, rows: list[dict]) -> dict:
+        """A batch of `pixel_values` and `labels`."""
+        if "pixel_values" not in rows[0]:
+            columns = self.transform({name: [row[name] for row in rows] for name in rows[0]})
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return default_data_collator(rows)
+
+
 def _points(batch: dict, index: int) -> np.ndarray | None:
     if batch.get("points") is not None and batch["points"][index] is not None:
         return np.reshape(batch["points"][index], (5, 2)).astype(np.float64)
-    if batch.get("landmarks") is not None:
+    if batch.get("landmarks") is not None and batch["landmarks"][index] is not None:
         return five_points(batch["landmarks"][index])
     return None
 
@@ -100,4 +119,4 @@ def _new_rng() -> np.random.Generator:
     return np.random.default_rng(int(torch.randint(2**63 - 1, ()).item()))
 
 
-__all__ = ["FaceTransform"]
+__all__ = ["FaceCollator", "FaceTransform"]

@@ -1,6 +1,9 @@
 """Images that are frames of videos: decoded when a row is looked at, as files are."""
 
+import os
 import warnings
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -62,9 +65,8 @@ class _Reader:
         return upright(self._last)
 
 
-@lru_cache(maxsize=2)
-def _reader(video: str) -> _Reader:
-    return _Reader(video)
+# by process: the threads of a decoder do not live on in a fork, to use it or to close it there waits for them for ever
+_readers: defaultdict[int, Callable[[str], _Reader]] = defaultdict(lambda: lru_cache(maxsize=2)(_Reader))
 
 
 @dataclass
@@ -84,7 +86,7 @@ class FrameImage(Image):
             return super().decode_example(value, token_per_repo_id)
         video, number = file_and_frame(path)
         assert number is not None
-        return _reader(video).frame(number)
+        return _readers[os.getpid()](video).frame(number)
 
 
 with warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,9 @@ class GivenFaces:
             )
         self._matched = {}
         taken: dict[str, str] = {}
+        alike = _Alike(self._rows) if self._named else None
         for source in sources:
-            name = source if source in self._rows else self._alike(source) if self._named else ""
+            name = source if source in self._rows else alike.name_of(source) if alike is not None else ""
             if name is None:
                 continue
             if taken.setdefault(name, source) != source:
@@ -153,18 +154,6 @@ class GivenFaces:
                 f"{sources[0]}."
             )
         return unlisted
-
-    def _alike(self, source: str) -> str | None:
-        for same in (os.path.abspath, os.path.basename):
-            names = [name for name in self._rows if same(name) == same(source)]
-            if len(names) > 1:
-                raise ValueError(
-                    f"The table of faces must tell which rows are of {source}; they may be those of {names[0]} or "
-                    f"{names[1]}. Write its path into the column `source`."
-                )
-            if names:
-                return names[0]
-        return None
 
     def __call__(self, image: Image.Image, source: str, frame: int | None = None) -> list[Face]:
         """The faces of a picture, largest first.
@@ -201,6 +190,36 @@ class GivenFaces:
             points = five_points(found) if presence >= 0.5 else None
         number = None if self._ids is None else int(self._ids[row])
         return Face(box, float(self._scores[row]), points, landmarks, face_id=number)
+
+
+class _Alike:
+    """Finds which of the names in a table means a file, by its absolute path, else by its base name."""
+
+    def __init__(self, names: Iterable[str]):
+        self.names = names
+        # filled when a file is first asked for that stands in the table otherwise
+        self._groups: list[tuple[Callable[[str], str], dict[str, list[str]]]] = []
+
+    def name_of(self, source: str) -> str | None:
+        if not self._groups:
+            self._groups = [(same, _grouped(self.names, same)) for same in (os.path.abspath, os.path.basename)]
+        for same, groups in self._groups:
+            names = groups.get(same(source), [])
+            if len(names) > 1:
+                raise ValueError(
+                    f"The table of faces must tell which rows are of {source}; they may be those of {names[0]} or "
+                    f"{names[1]}. Write its path into the column `source`."
+                )
+            if names:
+                return names[0]
+        return None
+
+
+def _grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
 
 
 def _numbers(table: Any, name: str) -> np.ndarray:
