@@ -115,7 +115,7 @@ def test_the_command_on_two_processes(shards, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize(("how", "workers"), [("streamed", 2), ("streamed", 0), ("loaded", 0)])
+@pytest.mark.parametrize(("how", "workers"), [("streamed", 2), ("loaded", 0)])
 def test_two_processes_see_what_one_sees(shards, tmp_path, how, workers):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

@@ -1,6 +1,7 @@
 """`hiva train`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,16 @@ from .shared import Data, Preset, is_first, leave_together, names, quiet, write_
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
     data: Data = None,
-    preset: Annotated[Preset, typer.Option(help="Which model to begin with.")] = Preset.small,
+    preset: Annotated[Preset, typer.Option(help="Which new model to begin with.")] = Preset.small,
+    begin: Annotated[
+        str | None, typer.Option("--checkpoint", "-c", help="Begin with this trained detector, a folder or its Hub id.")
+    ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --checkpoint: adapt its text tower by LoRA of this rank, and nothing else."),
+    ] = None,
+    dora: Annotated[bool, typer.Option("--dora", help="With --lora-rank: weight-decomposed LoRA.")] = False,
+    rslora: Annotated[bool, typer.Option("--rslora", help="With --lora-rank: rank-stabilised LoRA.")] = False,
     aus: Annotated[str, typer.Option(help="Action units, such as '1,2,4'; by default the 12 of BP4D.")] = "",
     intensity: Annotated[bool, typer.Option("--intensity", help="Learn intensity 0-5 in place of occurrence.")] = False,
     bank: Annotated[
@@ -53,9 +63,8 @@ def train(
     from ..calibration import calibrate_detector
     from ..data import FaceAugmentation, load_rendered, sampling_weights, stream_prepared, subject_split
     from ..data.schema import alignment_of
-    from ..descriptions import load_bank
     from ..facs import BP4D_AUS, au_label
-    from ..presets import PRESETS
+    from ..lora import add_text_lora, text_lora_config
     from ..terminal import print_metrics
     from ..training import (
         build_trainer,
@@ -81,15 +90,18 @@ def train(
             "Choose another folder for a new run."
         )
 
-    labels = [au_label(name) for name in names(aus)] or BP4D_AUS
-    problem_type = "regression" if intensity else "multi_label_classification"
-    options: dict = {"problem_type": problem_type}
-    if bank is not None:
-        if preset != Preset.small_text:
-            raise ValueError(
-                "`--bank` needs `--preset small-text`: the small preset holds stored embeddings, no texts."
-            )
-        options["bank"] = load_bank(bank)
+    if begin is None:
+        if lora_rank is not None or dora or rslora:
+            raise ValueError("`--lora-rank` needs `--checkpoint`: LoRA adapts the text tower of a trained detector.")
+        labels = [au_label(name) for name in names(aus)] or list(BP4D_AUS)
+        make = _new_model(preset, labels, intensity, bank)
+    else:
+        if aus or intensity or bank is not None:
+            raise ValueError("`--checkpoint` tells the action units, `--intensity` and the `--bank`; leave them out.")
+        if lora_rank is None and (dora or rslora):
+            raise ValueError("`--dora` and `--rslora` are kinds of LoRA; give `--lora-rank` with them.")
+        model, processor = _trained_model(begin)
+        labels, intensity = model.config.au_names, model.config.problem_type == "regression"
     if streaming:
         if data is None:
             raise ValueError("`--streaming` needs `--data`; the embedded sample is small.")
@@ -101,6 +113,10 @@ def train(
     settings: dict = {
         "data": None if data is None else str(data.resolve()),
         "preset": preset.value,
+        "checkpoint": begin,
+        "lora_rank": lora_rank,
+        "dora": dora,
+        "rslora": rslora,
         "aus": list(labels),
         "intensity": intensity,
         "bank": None if bank is None else str(bank),
@@ -121,7 +137,9 @@ def train(
         typer.echo(", ".join(f"{name}: {len(splits[name])} faces of {len(parts[name])} subjects" for name in splits))
 
     set_seed(seed)
-    model, processor = PRESETS[preset.value](labels, **options)
+    if begin is None:
+        model, processor = make()
+    adapted = None if lora_rank is None else add_text_lora(model, text_lora_config(lora_rank, dora=dora, rslora=rslora))
     arguments = training_arguments(
         state,
         num_train_epochs=epochs,
@@ -135,7 +153,7 @@ def train(
     )
     augmentation = FaceAugmentation.strong() if strong_augmentation else FaceAugmentation()
     weights = sampling_weights(splits["train"], balance) if balance else None
-    trainer = build_trainer(model, processor, splits, arguments, augmentation, weights)
+    trainer = build_trainer(adapted or model, processor, splits, arguments, augmentation, weights)
     if is_first():
         write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -148,10 +166,44 @@ def train(
     settings["alignment"] = alignment_of(dataset)
     records["results.json"] = {**settings, "epochs": epochs, "part": "test", "metrics": without_nan(metrics)}
     if is_first():
+        if adapted is not None:
+            # alone it is small, and merged the detector is one like any other
+            adapted.save_pretrained(state / "adapter")
+            model = adapted.merge_and_unload()
         save_detector(model, processor, output, records)
+        if adapted is not None:
+            (state / "adapter").replace(output / "adapter")
         print_metrics(metrics, list(labels), f"Unseen subjects: {', '.join(parts['test'])}")
         typer.echo(f"Saved to {output}")
     leave_together()
+
+
+def _new_model(preset: Preset, labels: list[str], intensity: bool, bank: Path | None) -> Callable[[], tuple]:
+    """What makes a new detector of a preset with its processor, once the seed is set."""
+    from ..descriptions import load_bank
+    from ..presets import PRESETS
+
+    options: dict = {"problem_type": "regression" if intensity else "multi_label_classification"}
+    if bank is not None:
+        if preset != Preset.small_text:
+            raise ValueError(
+                "`--bank` needs `--preset small-text`: the small preset holds stored embeddings, no texts."
+            )
+        options["bank"] = load_bank(bank)
+    return lambda: PRESETS[preset.value](labels, **options)
+
+
+def _trained_model(name_or_path: str) -> tuple:
+    """A trained detector with its processor, without what belonged to the data of its training."""
+    from ..checkpoint import load_detector
+
+    folder = Path(name_or_path)
+    # an adapter keeps where its base lies
+    model, processor = load_detector(folder.resolve() if folder.is_dir() else name_or_path)
+    model.config.label_weights = None
+    model.config.calibration_temperatures = model.config.calibration_biases = None
+    processor.thresholds = None
+    return model, processor
 
 
 def _refuse_other_settings(file: Path, settings: dict) -> None:
