@@ -5,9 +5,12 @@ from typing import cast
 
 from safetensors import SafetensorError
 from transformers import AutoConfig
+from transformers.utils import logging
 
 from .modeling_hiva import HiVAForImageClassification
-from .processing_hiva import HiVAProcessor
+from .processing_hiva import HiVAProcessor, bank_identifier
+
+logger = logging.get_logger(__name__)
 
 _TREE = """DIR/
   config.json
@@ -66,6 +69,14 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
         raise ValueError(
             f"The processor in {name_or_path} must describe the model's action units, {', '.join(names)}; "
             f"it describes {', '.join(processor.labels)}. Save model and processor together."
+        )
+    bank, held = processor.description_bank, model.config.description_bank
+    if bank and held and bank_identifier(bank) != held:
+        logger.warning(
+            "%s was trained with descriptions of bank %s; the processor beside it holds %s.",
+            name_or_path,
+            held,
+            bank_identifier(bank),
         )
     return model.eval(), processor
 

@@ -36,6 +36,9 @@ class HiVAConfig(PreTrainedConfig):
         layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the layer norms.
         initializer_range (`float`, defaults to 0.02): Deviation of new linear weights.
         num_descriptions (`int`, defaults to 8): M, descriptions an AU.
+        num_sampled_descriptions (`int`, *optional*):
+            How many of the M descriptions each training step sees, drawn anew for every AU; by default all. In
+            evaluation all are read.
         description_length (`int`, *optional*):
             L, tokens a description is padded or cut to; by default 64, or all that the text encoder has places for.
         use_position_embeddings (`bool`, defaults to `True`): Tell each visual token its row and column.
@@ -121,6 +124,7 @@ class HiVAConfig(PreTrainedConfig):
     layer_norm_eps: int | float = 1e-6
     initializer_range: int | float = 0.02
     num_descriptions: int = 8
+    num_sampled_descriptions: int | None = None
     description_length: int | None = None
     use_position_embeddings: bool = True
     use_descriptions: bool = True
@@ -210,6 +214,10 @@ class HiVAConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        if self.num_sampled_descriptions is not None and self.num_sampled_descriptions < 1:
+            raise ValueError(
+                f"`num_sampled_descriptions` must be at least 1, or None for all; got {self.num_sampled_descriptions}."
+            )
         if self.text_embed_dim is not None and self.text_embed_dim < 1:
             raise ValueError(f"`text_embed_dim` must be at least 1; got {self.text_embed_dim}.")
         from transformers.activations import ACT2CLS  # brings torch, which a configuration alone does not need

@@ -52,6 +52,7 @@ class HiVATextSide:
                 f"`attention_mask` must have the shape of `input_ids`, {tuple(input_ids.shape)}; "
                 f"got {tuple(attention_mask.shape)}."
             )
+        self._tell_other_bank(bank or "custom")
         device = self.description_ids.device
         mask = None if attention_mask is None else attention_mask.to(device)
         self._register_descriptions(input_ids.to(device, torch.long).clone(), mask)
@@ -81,6 +82,7 @@ class HiVATextSide:
                 f"`text_embeds` must have shape ({num_aus}, num_descriptions, {width}) to match "
                 f"`config.num_labels` and `config.text_embed_dim`; got {tuple(text_embeds.shape)}."
             )
+        self._tell_other_bank(bank or self.config.description_bank or "custom")
         self.text_embeds = text_embeds.detach().to(self.text_embeds)
         self.config.num_descriptions = text_embeds.shape[1]
         self.config.text_encoder = encoder or self.config.text_encoder
@@ -169,6 +171,22 @@ class HiVATextSide:
                 self._embedded = (state, self.encode_descriptions())
         return self._embedded[1]
 
+    def _sampled(self, text_embeds: torch.Tensor) -> torch.Tensor:
+        """Some descriptions of each AU, drawn anew: what a step learns does not hang on one wording."""
+        count = self.config.num_sampled_descriptions
+        if count is None or count >= text_embeds.shape[1]:
+            return text_embeds
+        chosen = torch.rand(text_embeds.shape[:2], device=text_embeds.device).argsort(dim=1)[:, :count]
+        return text_embeds.gather(1, chosen[..., None].expand(-1, -1, text_embeds.shape[-1]))
+
+    def _tell_other_bank(self, bank: str | None) -> None:
+        before = self.config.description_bank
+        if before is not None and bank != before:
+            logger.warning(
+                f"This HiVA model holds descriptions of bank {before}; from now on it reads those of {bank}. "
+                "What it learned belongs to the former: train it on the latter before you trust it."
+            )
+
     def _projected_text(self, input_ids, attention_mask, text_embeds) -> torch.Tensor | None:
         """Descriptions of this call, or the stored ones, as (K, M, D)."""
         if not self.config.use_descriptions:
@@ -188,6 +206,8 @@ class HiVATextSide:
                 text_embeds = self._frozen_text()
             else:
                 text_embeds = self.encode_descriptions(input_ids, attention_mask)
+            if self.training and input_ids is None:
+                text_embeds = self._sampled(text_embeds)
         num_aus = text_embeds.shape[0]
         if num_aus != self.config.num_labels and not self.config.open_vocabulary:
             raise ValueError(
