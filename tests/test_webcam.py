@@ -135,7 +135,15 @@ def test_a_recording_that_was_shot_is_finished_with_what_was_read(hiva, place, t
         assert len(list(csv.DictReader(file))) in (kept, kept - 1)
 
 
-def test_a_second_interrupt_ends_the_program():
+@pytest.fixture
+def interruptible():
+    """What runs in the background of a shell does not hear of interrupts."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+def test_a_second_interrupt_ends_the_program(interruptible):
     before = signal.getsignal(signal.SIGINT)
     with terminal.until_interrupt() as asked:
         assert not asked()
