@@ -45,7 +45,7 @@ def _units(axes: Any, table: Any) -> None:
     axes.set_xlim(-0.6, len(table) - 0.4)
     axes.set_ylim(0, 100)
     axes.set_ylabel("F1, %")
-    said = "bars: mean over parts; lines: 95 % interval by drawing people anew;\ngrey: every frame called active"
+    said = "bars: mean over parts; lines: 95 % interval by weighing people anew;\ngrey: every frame called active"
     axes.set_title(said, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
 
