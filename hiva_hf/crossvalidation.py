@@ -13,7 +13,7 @@ from scipy.special import expit
 from transformers import Trainer, set_seed
 
 from .data import FaceAugmentation, Fold, StreamedFaces, au_names, sampling_weights
-from .data.merging import label_matrix
+from .data.merging import column_values, label_matrix
 from .data.schema import alignment_of
 from .files import whole_file
 from .presets import PRESETS
@@ -159,7 +159,7 @@ def _train_and_test(recipe: _Recipe, splits, part: str, seed: int, place: Path, 
         on_trainer(trainer)
     trainer.train(resume_from_checkpoint=_checkpoint(place.absolute()))
     logits, labels = predict_logits(trainer, tested)
-    return Run(part, seed, labels, expit(logits.astype(np.float64)), np.asarray(tested["subject_id"]))
+    return Run(part, seed, labels, expit(logits.astype(np.float64)), column_values(tested, "subject_id"))
 
 
 def _checkpoint(place: Path) -> str | None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -25,4 +27,27 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-__all__ = ["whole_file"]
+@contextmanager
+def alone(lock_file: Path, out: Path) -> Iterator[None]:
+    """What a run writes, while no other run writes it.
+
+    Args:
+        lock_file (`Path`): Which file stands for that; its folder is there.
+        out (`Path`): File or folder that is written.
+
+    Raises:
+        ValueError: If another run holds it.
+    """
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"`out` must not be in use; another run writes into {out}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        lock_file.unlink(missing_ok=True)
+
+
+__all__ = ["alone", "whole_file"]

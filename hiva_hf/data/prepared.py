@@ -13,6 +13,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from ..facs import au_label
+from .merging import column_values
 from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, describe
 from .streaming import StreamedFaces, open_parquet
 
@@ -120,7 +121,7 @@ def _common_form(dataset: Dataset, root, aus, intensity: bool, subjects, alignme
     dataset.info.description = describe(labels, alignment)
     if subjects is None:
         return dataset
-    people = dataset.select_columns("subject_id").with_format("arrow")[:]["subject_id"].to_numpy()
+    people = column_values(dataset, "subject_id")
     unknown = sorted(set(subjects) - set(people.tolist()))
     if unknown or not subjects:
         raise ValueError(f"`subjects` must name subjects of {root}; got {', '.join(unknown[:5]) or 'none'}, not there.")

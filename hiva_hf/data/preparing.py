@@ -9,7 +9,6 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -23,14 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from ..faces.alignment import FaceTemplate, similarity_transform, warp_face
 from ..faces.detection import Face, FaceDetector
 from ..faces.given import GivenFaces
 from ..faces.pretrained import load_face_detector
-from ..files import whole_file
+from ..files import alone, whole_file
 from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, au_names
 from .video_frames import file_and_frame
 
@@ -151,7 +149,8 @@ def prepare_faces(
     rows_per_shard = rows_per_shard or min(max(-(-count // 16), 50), 1000)
     settings = {**vars(preparation), "aus": names, "rows": count, "rows_per_shard": rows_per_shard}
     settings["data"] = _fingerprint(dataset, given)
-    with _alone(out):
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out / ".prepare.lock", out):
         _begin(out, settings)
         if given is not None:
             given.match(_files(dataset))
@@ -174,22 +173,6 @@ def prepare_faces(
 
 def _shard_file(out: Path, shard: int) -> Path:
     return out / f"faces-{shard:05d}.parquet"
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """The folder, while nobody else writes into it."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".prepare.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"`out` must not be in use; another run writes into {out}.") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _fingerprint(dataset: Dataset, given: GivenFaces | None) -> str:

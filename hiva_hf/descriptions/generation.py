@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from filelock import FileLock, Timeout
-
 from .._version import __version__
 from ..facs import ACTION_UNITS, au_label, au_meaning, two_sided
-from ..files import whole_file
+from ..files import alone, whole_file
 from .bank import DescriptionBank
 from .prompts import Prompts, most_alike, parse_answer
 from .writers import Writer
@@ -290,23 +288,16 @@ def _resumed(out: Path, settings: dict) -> Iterator[_Progress]:
     if out.exists() and not state.exists():
         raise ValueError(f"`out` must be new; {out} is there. Choose another file, or delete it.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"`out` must not be in use; another run writes {out}.") from None
     progress = _Progress(state, settings)
-    try:
-        progress.read()
-        progress.begin()
-        yield progress
-        state.unlink()
-    finally:
-        if progress.file is not None:
-            progress.file.close()
-        lock.release()
-        if not state.exists():
-            Path(lock.lock_file).unlink(missing_ok=True)
+    with alone(out.with_name(f".{out.name}.lock"), out):
+        try:
+            progress.read()
+            progress.begin()
+            yield progress
+            state.unlink()
+        finally:
+            if progress.file is not None:
+                progress.file.close()
 
 
 __all__ = ["TRIES", "describe_aus", "translate_bank"]
