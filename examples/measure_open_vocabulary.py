@@ -1,12 +1,15 @@
-"""Action units that no label named, asked for by their descriptions: AUC against chance, over seeds.
+"""Action units that no label named, asked for by their descriptions: AUC against chance, over seeds and designs.
 
-    python examples/measure_open_vocabulary.py --data PACKED_FACES --out open.csv
+    python examples/measure_open_vocabulary.py --data FACES            # start it twice on two cores
+    python examples/measure_open_vocabulary.py --data FACES --summary  # the table of what is done so far
 
-Trains the small preset without the labels of some action units, on some people; validates on others; then asks for the
-left-out ones on people it never saw, by the stored embeddings of their descriptions alone. What is done lies in the CSV
-and is not done again.
+Trains the small preset without the labels of some action units, on some people; then asks for the left-out ones on
+people it never saw, by the stored embeddings of their descriptions alone. Every design of `DESIGNS` is trained with
+every seed, for the same number of epochs without choosing one, and reported. What is done lies in the CSV and is not
+done again.
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
+from runs import RunTable
 from sklearn.metrics import roc_auc_score
 from transformers import set_seed
 
@@ -22,73 +26,108 @@ from hiva_hf.data import FaceTransform, au_names, load_prepared, subject_split
 from hiva_hf.data.merging import label_matrix
 from hiva_hf.descriptions import load_bank, load_text_embeds
 from hiva_hf.facs import au_label
-from hiva_hf.files import whole_file
+
+RESULTS = Path(__file__).parent / "results" / "language" / "open_vocabulary.csv"
+# what is read at random, what is pulled together, and who gives context to whom
+DESIGNS: dict[str, dict] = {
+    "text projection": {},
+    "one description a step": {"num_sampled_descriptions": 1},
+    "alignment loss": {"alignment_loss_weight": 0.5},
+    "no other AU as context": {"use_graph": False, "use_cdca": False},
+    "no other AU, one description a step": {"use_graph": False, "use_cdca": False, "num_sampled_descriptions": 1},
+    "random text": {"text_source": "random"},
+}
 
 
 @torch.no_grad()
-def asked_for(model, processor, dataset, aus: list[str]) -> np.ndarray:
-    """Logits of action units by their stored descriptions, of shape (num_frames, num_aus)."""
-    transform, embeds = FaceTransform(processor.image_processor), load_text_embeds(aus)[0]
-    rows = dataset.with_transform(transform)
+def asked_for(model, processor, dataset, text_embeds: torch.Tensor) -> np.ndarray:
+    """Logits of action units by their stored embeddings, of shape (num_frames, num_aus)."""
+    rows = dataset.with_transform(FaceTransform(processor.image_processor))
     logits = []
     for start in range(0, len(rows), 128):
         pixel_values = torch.stack(list(rows[start : start + 128]["pixel_values"])).to(model.device)
-        logits.append(model(pixel_values, text_embeds=embeds.to(model.device)).logits.float().cpu().numpy())
+        logits.append(model(pixel_values, text_embeds=text_embeds.to(model.device)).logits.float().cpu().numpy())
     return np.concatenate(logits)
 
 
-def run(dataset, seed: int, left_out: list[str], epochs: int, design: dict, folder: Path) -> list[dict]:
+def run(dataset, seed: int, left_out: list[str], epochs: int, size: int, design: str, folder: Path) -> list[dict]:
     """One training; AUC of each action unit on unseen people, asked for by descriptions."""
     every = au_names(dataset)
     trained = [au for au in every if au not in left_out]
     kept = [every.index(au) for au in trained]
     splits = subject_split(dataset, seed=0)
     truth = label_matrix(splits["test"])
-    known = {
-        name: part.remove_columns("labels").add_column("labels", list(label_matrix(part)[:, kept]))
-        for name, part in splits.items()
-    }
+    known = splits["train"].remove_columns("labels")
+    known = known.add_column("labels", list(label_matrix(splits["train"])[:, kept]))
     set_seed(seed)
-    model, processor = hiva_small(trained, au_projection="text", **design)
+    model, processor = hiva_small(trained, au_projection="text", **DESIGNS[design])
+    processor.image_processor.size = {"height": size, "width": size}
     arguments = training_arguments(
-        folder / str(seed), num_train_epochs=epochs, per_device_train_batch_size=32, learning_rate=7e-4, seed=seed,
-        save_strategy="epoch", dataloader_num_workers=2, disable_tqdm=True,
-    )  # fmt: skip
-    trainer = build_trainer(model, processor, known, arguments)
-    trainer.train()
-    rows = []
+        folder,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=32,
+        learning_rate=7e-4,
+        seed=seed,
+        bf16=True,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        disable_tqdm=True,
+    )
+    build_trainer(model, processor, {"train": known}, arguments).train()
+    text_embeds = load_text_embeds(every)[0]
+    if model.config.text_source == "random":
+        # what is asked for is as new, and says as little, as what was trained
+        text_embeds = torch.randn(text_embeds.shape) * text_embeds.shape[-1] ** -0.5
+        text_embeds[kept] = model.hiva.text_embeds
     # all in one call: action units give each other context
-    logits = asked_for(model.eval(), processor, splits["test"], every)
-    for place, au in enumerate(every):
-        auc = roc_auc_score(truth[:, place], logits[:, place])
-        rows.append(
-            {"seed": seed, "group": "left out" if au in left_out else "trained", "au": au, "auc": auc, **design}
-        )
-    return rows
+    logits = asked_for(model.eval(), processor, splits["test"], text_embeds)
+    return [
+        {
+            "group": "left out" if au in left_out else "trained",
+            "au": au,
+            "auc": roc_auc_score(truth[:, place], logits[:, place]),
+        }
+        for place, au in enumerate(every)
+    ]
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of rendered faces, as `hiva data prepare` or its like writes.")],
-    out: Annotated[Path, typer.Option(help="CSV file.")] = Path("open_vocabulary.csv"),
+    data: Annotated[Path | None, typer.Option(help="Folder of rendered faces in parquet.")] = None,
+    out: Annotated[Path, typer.Option(help="CSV file.")] = RESULTS,
     left_out: Annotated[str, typer.Option(help="Action units whose labels are not shown.")] = "5,9,20,26",
-    seeds: Annotated[str, typer.Option(help="A training each.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Trainings of each design.")] = "0,1,2",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 12,
-    alignment: Annotated[float, typer.Option(min=0, help="Weight of the alignment loss.")] = 0.0,
+    size: Annotated[int, typer.Option(min=32, help="Height and width of a face, in pixels.")] = 80,
+    threads: Annotated[int, typer.Option(min=1, help="Of this process.")] = 1,
+    summary: Annotated[bool, typer.Option("--summary", help="Train nothing; print the table.")] = False,
 ):
-    dataset = load_prepared(data)
-    described = load_bank().descriptions
-    dataset = load_prepared(data, aus=[au for au in au_names(dataset) if au in described])
-    hidden, design = [au_label(au) for au in left_out.split(",")], {"alignment_loss_weight": alignment}
-    rows = pd.read_csv(out).to_dict("records") if out.is_file() else []
-    for seed in map(int, seeds.split(",")):
-        if any(row["seed"] == seed and row["alignment_loss_weight"] == alignment for row in rows):
-            continue
-        rows += run(dataset, seed, hidden, epochs, design, out.with_name(f"{out.stem}-runs"))
-        with whole_file(out) as partial:
-            pd.DataFrame(rows).to_csv(partial, index=False)
-    table = pd.DataFrame(rows)
-    print(table.pivot_table("auc", ["group", "au"], "alignment_loss_weight", aggfunc=["mean", "std", "count"]).round(3))
-    print(table.groupby(["alignment_loss_weight", "group", "seed"])["auc"].mean().round(3))
+    torch.set_num_threads(threads)
+    table = RunTable(out, ["design", "seed"])
+    if not summary:
+        if data is None:
+            raise typer.BadParameter("give --data, or --summary")
+        dataset = load_prepared(data)
+        described = load_bank().descriptions
+        dataset = load_prepared(data, aus=[au for au in au_names(dataset) if au in described])
+        hidden = [au_label(au) for au in left_out.split(",")]
+        for seed, design in product(map(int, seeds.split(",")), DESIGNS):
+            with table.claim((design, seed)) as mine:
+                if mine:
+                    rows = run(dataset, seed, hidden, epochs, size, design, out.parent / ".trainer")
+                    table.add([{"design": design, "seed": seed, **row} for row in rows])
+    show(table.read())
+
+
+def show(rows: pd.DataFrame) -> None:
+    """Print the AUC of every left-out action unit, and the mean of both groups; mean and deviation over seeds."""
+    units = rows[rows["group"] == "left out"].groupby(["design", "au"])["auc"]
+    means = rows.groupby(["design", "group", "seed"])["auc"].mean().groupby(["design", "group"])
+    cells = {
+        name: (groups.mean().map("{:.3f}".format) + " ± " + groups.std().map("{:.3f}".format)).unstack()
+        for name, groups in (("units", units), ("means", means))
+    }
+    print(pd.concat(cells.values(), axis=1).to_markdown())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 _BP4D = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
 # text encoders that are trained to summarise a sentence at its last token
 _LAST_TOKEN_ENCODERS = ("clip_text_model",)
+# what `description_bank` says of embeddings that belong to no bank
+RANDOM_TEXT = "random"
 
 
 @strict
@@ -36,6 +38,11 @@ class HiVAConfig(PreTrainedConfig):
         layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the layer norms.
         initializer_range (`float`, defaults to 0.02): Deviation of new linear weights.
         num_descriptions (`int`, defaults to 8): M, descriptions an AU.
+        text_source (`str`, defaults to `"descriptions"`):
+            What stands for an AU on the text side: its `"descriptions"`; its name in FACS alone, `"names"`, one an AU;
+            or, as a control, `"random"` embeddings that are drawn once, kept, and say nothing.
+        description_pooling (`str`, defaults to `"mean"`):
+            How the M descriptions of an AU become one embedding: `"mean"`, or by `"learned"` weights.
         num_sampled_descriptions (`int`, *optional*):
             How many of the M descriptions each training step sees, drawn anew for every AU; by default all. In
             evaluation all are read.
@@ -105,6 +112,7 @@ class HiVAConfig(PreTrainedConfig):
         "last_hidden_state",
         "au_embeds",
         "text_embeds",
+        "text_summary",
         "graph_adjacency",
         "ddca_attentions",
         "cdca_attentions",
@@ -124,6 +132,8 @@ class HiVAConfig(PreTrainedConfig):
     layer_norm_eps: int | float = 1e-6
     initializer_range: int | float = 0.02
     num_descriptions: int = 8
+    text_source: Literal["descriptions", "names", "random"] = "descriptions"
+    description_pooling: Literal["mean", "learned"] = "mean"
     num_sampled_descriptions: int | None = None
     description_length: int | None = None
     use_position_embeddings: bool = True
@@ -164,6 +174,12 @@ class HiVAConfig(PreTrainedConfig):
                     "Build it with dict(enumerate(names))."
                 ) from None
             self.label2id = {name: index for index, name in self.id2label.items()}
+        if self.text_source == "random" and self.use_descriptions:
+            self.text_folded = True
+            self.text_embed_dim = self.text_embed_dim or self.hidden_size
+            self.description_bank = RANDOM_TEXT
+        if self.text_source == "names":
+            self.num_descriptions = 1
         if self.text_config is None and self.use_descriptions and not self.text_folded:
             self.text_config = {}
         if self.text_folded or not self.use_descriptions:

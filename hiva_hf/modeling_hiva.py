@@ -5,7 +5,6 @@ elements are the paper's; sizes, wiring inside them and losses are a reconstruct
 """
 
 import torch
-from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
@@ -15,6 +14,7 @@ from .loss_hiva import OCCURRENCE_LOSSES, alignment_loss, masked_mean_squared_er
 from .modeling_hiva_layers import (
     HiVACDCA,
     HiVADDCA,
+    HiVADescriptionPooling,
     HiVADynamicGraph,
     HiVAFeatureGenerator,
     HiVAHead,
@@ -48,11 +48,7 @@ class HiVAPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         init_hiva_weights(module, self.config.initializer_range)
         if isinstance(module, HiVAModel):
-            for name in ("description_ids", "text_embeds"):
-                if getattr(module, name, None) is not None:
-                    init.zeros_(getattr(module, name))
-            if getattr(module, "description_mask", None) is not None:
-                init.ones_(module.description_mask)
+            module._init_descriptions()
 
     def save_pretrained(self, save_directory, save_original_format: bool = False, **kwargs):
         """As in transformers, but weights keep the names of the live modules unless asked otherwise.
@@ -158,6 +154,7 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
         self.text_model = None
         if config.use_descriptions:
             self.text_projection = HiVATextProjection(config)
+            self.description_pooling = HiVADescriptionPooling(config)
             shape = (config.num_labels, config.num_descriptions)
             if config.text_folded:
                 self.register_buffer("text_embeds", torch.zeros(*shape, config.text_embed_dim))
@@ -235,9 +232,10 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
         )
         tokens = self.vision_projection(tokens, grid)
         text = self._projected_text(input_ids, attention_mask, text_embeds)
+        summary = self.description_pooling(text) if text is not None else None
 
-        token_maps, visual = self.feature_generator(tokens, text)
-        textual = text.mean(dim=1).expand_as(visual) if text is not None else None
+        token_maps, visual = self.feature_generator(tokens, summary)
+        textual = summary.expand_as(visual) if summary is not None else None
         adjacency = to_text = to_image = visual_context = textual_context = alignment = None
         if self.graph is not None:
             visual, adjacency = self.graph(visual)
@@ -255,6 +253,7 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
             au_embeds=visual,
             au_text_embeds=textual,
             text_embeds=text,
+            text_summary=summary,
             alignment_loss=alignment,
             activation_maps=maps,
             graph_adjacency=adjacency if output_attentions else None,
@@ -367,7 +366,7 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
             ValueError: If the shape of `labels` is not that of the logits.
         """
         outputs = self.hiva(pixel_values, input_ids, attention_mask, text_embeds, **{**kwargs, "return_dict": True})
-        logits = self.calibrate(self.classifier(outputs.au_embeds, outputs.au_text_embeds, outputs.text_embeds))
+        logits = self.calibrate(self.classifier(outputs.au_embeds, outputs.au_text_embeds, outputs.text_summary))
         loss = None
         if labels is not None:
             loss = self.compute_loss(logits, labels)

@@ -10,95 +10,9 @@ from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_hiva import HiVAConfig
-
-
-def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Plain attention that also returns its weights; query (batch, heads, Q, d), key and value (batch, heads, C, d)."""
-    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
-
-
-class HiVACrossAttention(nn.Module):
-    """Multi-head cross-attention over the last two dimensions; the dimensions before them broadcast.
-
-    Projections run before the broadcast, so what does not depend on the image is projected once for all images.
-    """
-
-    def __init__(self, config: HiVAConfig):
-        super().__init__()
-        self.config = config
-        self.num_heads = config.num_attention_heads
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.attention_dropout
-        self.is_causal = False
-        self.query_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.context_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def _split_heads(self, states: torch.Tensor, leading: torch.Size) -> torch.Tensor:
-        states = states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-2, -3)
-        return states.expand(*leading, -1, -1, -1).reshape(-1, *states.shape[-3:])
-
-    def forward(
-        self, hidden_states: torch.Tensor, context: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend from `hidden_states` to `context`.
-
-        Args:
-            hidden_states (`torch.Tensor` of shape `(..., Q, hidden_size)`): Queries.
-            context (`torch.Tensor` of shape `(..., C, hidden_size)`): Keys and values.
-            output_attentions (`bool`, defaults to `False`): Whether to return weights, which takes eager attention.
-
-        Returns:
-            `tuple`: The update of shape `(..., Q, hidden_size)`, without the residual, and the weights of shape
-            `(..., Q, C)`, mean over heads, or `None`.
-        """
-        leading = torch.broadcast_shapes(hidden_states.shape[:-2], context.shape[:-2])
-        context = self.context_norm(context)
-        query = self._split_heads(self.q_proj(self.query_norm(hidden_states)), leading)
-        key = self._split_heads(self.k_proj(context), leading)
-        value = self._split_heads(self.v_proj(context), leading)
-
-        implementation = "eager" if output_attentions else self.config._attn_implementation
-        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        update, weights = attention_interface(
-            self,
-            query,
-            key,
-            value,
-            attention_mask=None,
-            scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
-        )
-        update = update.flatten(-2).unflatten(0, leading)
-        update = self.dropout(self.out_proj(update))
-        return update, weights.mean(dim=1).unflatten(0, leading) if output_attentions else None
-
-
-class HiVAFeedForward(nn.Module):
-    """Pre-norm feed-forward layer with its residual; (..., D) to (..., D)."""
-
-    def __init__(self, config: HiVAConfig):
-        super().__init__()
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Add the layer's update to `hidden_states`."""
-        return hidden_states + self.dropout(self.fc2(self.activation(self.fc1(self.norm(hidden_states)))))
+from .modeling_hiva_attention import HiVACrossAttention, HiVAFeedForward
 
 
 class HiVATextProjection(nn.Module):
@@ -112,6 +26,27 @@ class HiVATextProjection(nn.Module):
     def forward(self, text_embeds: torch.Tensor) -> torch.Tensor:
         """Project description embeddings."""
         return self.norm(self.proj(text_embeds))
+
+
+class HiVADescriptionPooling(nn.Module):
+    """M descriptions of an AU to one embedding; (..., M, D) to (..., D).
+
+    `description_pooling="mean"`, or `"learned"`: weights are a softmax of one score a description, its
+    product with a vector that is the same for every AU and begins at zero, the mean. Reconstruction.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        learned = config.description_pooling == "learned"
+        self.score = nn.Parameter(torch.empty(config.hidden_size)) if learned else None
+
+    def forward(self, text_embeds: torch.Tensor) -> torch.Tensor:
+        """Pool over the descriptions."""
+        if self.score is None:
+            return text_embeds.mean(dim=-2)
+        scores = torch.matmul(text_embeds, self.score.to(text_embeds.dtype))
+        weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(text_embeds.dtype)
+        return (weights[..., None] * text_embeds).sum(dim=-2)
 
 
 class HiVAVisionProjection(nn.Module):
@@ -180,14 +115,14 @@ class HiVAFeatureGenerator(nn.Module):
             self.bias_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, visual_tokens: torch.Tensor, text_embeds: torch.Tensor | None
+        self, visual_tokens: torch.Tensor, text_summary: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Project the tokens once an AU.
 
         Args:
             visual_tokens (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): Projected visual tokens.
-            text_embeds (`torch.Tensor` of shape `(num_labels, num_descriptions, hidden_size)`):
-                Projected descriptions; read only by `au_projection="text"`.
+            text_summary (`torch.Tensor` of shape `(num_labels, hidden_size)`):
+                Pooled descriptions; read only by `au_projection="text"`.
 
         Returns:
             `tuple`: AU token maps F of shape `(batch_size, num_labels, num_tokens, hidden_size)`, and AU nodes U, layer
@@ -197,10 +132,9 @@ class HiVAFeatureGenerator(nn.Module):
             maps = torch.einsum("bnd,kde->bkne", visual_tokens, self.weight)
             maps = maps + self.bias[:, None].to(maps.dtype)
         else:
-            summary = text_embeds.mean(dim=1)  # (K, D)
-            gate = 1 + self.gate_proj(summary)
+            gate = 1 + self.gate_proj(text_summary)
             hidden = self.down_proj(visual_tokens)[:, None] * gate[:, None]  # (B, K, N, D)
-            maps = self.up_proj(hidden) + self.bias_proj(summary)[:, None]
+            maps = self.up_proj(hidden) + self.bias_proj(text_summary)[:, None]
         maps = self.activation(maps)
         return maps, self.norm(maps.mean(dim=2))
 
@@ -263,6 +197,7 @@ class HiVADDCA(GradientCheckpointingLayer):
         super().__init__()
         self.visual_to_text = HiVACrossAttention(config)
         self.text_to_visual = HiVACrossAttention(config)
+        self.description_pooling = HiVADescriptionPooling(config)
 
     def forward(
         self,
@@ -288,7 +223,7 @@ class HiVADDCA(GradientCheckpointingLayer):
         update, to_text = self.visual_to_text(nodes.transpose(0, 1), text_embeds, output_attentions)
         visual = nodes + update.transpose(0, 1)
         update, to_visual = self.text_to_visual(text_embeds[None], token_maps, output_attentions)
-        textual = (text_embeds + update).mean(dim=2)
+        textual = self.description_pooling(text_embeds + update)
         return visual, textual, to_text.transpose(0, 1) if output_attentions else None, to_visual
 
 
@@ -349,15 +284,15 @@ class HiVAHead(nn.Module):
             self.bias = nn.Parameter(torch.empty(config.num_labels))
 
     def forward(
-        self, visual: torch.Tensor, textual: torch.Tensor | None, text_embeds: torch.Tensor | None
+        self, visual: torch.Tensor, textual: torch.Tensor | None, text_summary: torch.Tensor | None
     ) -> torch.Tensor:
-        """Logits of shape (B, K) from V'' and T'' of shape (B, K, D) and `text_embeds` of shape (K, M, D)."""
+        """Logits of shape (B, K) from V'' and T'' of shape (B, K, D) and pooled descriptions of shape (K, D)."""
         visual = self.visual_norm(visual)
         textual = self.textual_norm(textual) if textual is not None else None
         if self.linear:
             embeds = visual if textual is None else torch.cat((visual, textual), dim=-1)
             return (embeds * self.weight).sum(dim=-1) + self.bias
-        bias = self.bias_proj(text_embeds.mean(dim=1)).squeeze(-1) if self.bias_from_text else self.bias
+        bias = self.bias_proj(text_summary).squeeze(-1) if self.bias_from_text else self.bias
         return (visual * textual).sum(dim=-1) * visual.shape[-1] ** -0.5 + bias
 
 
@@ -371,6 +306,8 @@ def init_hiva_weights(module: nn.Module, initializer_range: float) -> None:
     if isinstance(module, HiVAFeatureGenerator) and module.learned:
         init.normal_(module.weight, std=module.weight.shape[-1] ** -0.5)
         init.zeros_(module.bias)
+    elif isinstance(module, HiVADescriptionPooling) and module.score is not None:
+        init.zeros_(module.score)
     elif isinstance(module, HiVAHead):
         if module.linear:
             init.normal_(module.weight, std=initializer_range)
@@ -380,11 +317,10 @@ def init_hiva_weights(module: nn.Module, initializer_range: float) -> None:
 
 __all__ = [
     "HiVACDCA",
-    "HiVACrossAttention",
     "HiVADDCA",
+    "HiVADescriptionPooling",
     "HiVADynamicGraph",
     "HiVAFeatureGenerator",
-    "HiVAFeedForward",
     "HiVAHead",
     "HiVATextProjection",
     "HiVAVisionProjection",

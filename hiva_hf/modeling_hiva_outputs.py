@@ -17,6 +17,7 @@ class HiVAModelOutput(ModelOutput):
             Textual AU embeddings T'' of this image; absent without descriptions.
         text_embeds (`torch.Tensor` of shape `(num_labels, num_descriptions, hidden_size)`, *optional*):
             Projected descriptions, the same for all images; absent without descriptions.
+        text_summary (`torch.Tensor` of shape `(num_labels, hidden_size)`, *optional*): Those, pooled to one an AU.
         alignment_loss (`torch.Tensor`, *optional*): Scalar, while training where its weight is positive.
         activation_maps (`torch.Tensor` of shape `(batch_size, num_labels, rows, columns)`, *optional*):
             Where each AU's descriptions look, mean over descriptions and heads; each map sums to 1. Returned with
@@ -38,6 +39,7 @@ class HiVAModelOutput(ModelOutput):
     au_embeds: torch.Tensor | None = None
     au_text_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
+    text_summary: torch.Tensor | None = None
     alignment_loss: torch.Tensor | None = None
     activation_maps: torch.Tensor | None = None
     graph_adjacency: torch.Tensor | None = None

@@ -1,6 +1,7 @@
 """The text side of HiVA: where the descriptions are kept, embedded, replaced and folded."""
 
 import torch
+from transformers import initialization as init
 from transformers.utils import logging
 from transformers.utils.import_utils import is_torchdynamo_compiling
 
@@ -26,6 +27,17 @@ class HiVATextSide:
         self.register_buffer(
             "description_mask", torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
         )
+
+    def _init_descriptions(self) -> None:
+        """Of a new model; what is loaded from a checkpoint is left as it is."""
+        if self.text_model is not None:
+            init.zeros_(self.description_ids)
+            init.ones_(self.description_mask)
+        elif self.config.use_descriptions and self.config.text_source == "random":
+            # about as long as the embeddings of a sentence encoder
+            init.normal_(self.text_embeds, std=self.config.text_embed_dim**-0.5)
+        elif self.config.use_descriptions:
+            init.zeros_(self.text_embeds)
 
     def set_descriptions(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, bank: str | None = None
@@ -75,6 +87,11 @@ class HiVATextSide:
             raise ValueError(
                 "`set_text_embeds` must be called on a folded model; got text_folded=False. Call `fold_text()` first, "
                 "or build the model with HiVAConfig(text_folded=True, text_embed_dim=...)."
+            )
+        if self.config.text_source == "random":
+            raise ValueError(
+                '`set_text_embeds` must not replace the control text_source="random"; '
+                "build the model with another `text_source` to give it embeddings of text."
             )
         num_aus, width = self.config.num_labels, self.config.text_embed_dim
         if text_embeds.ndim != 3 or (text_embeds.shape[0], text_embeds.shape[2]) != (num_aus, width):

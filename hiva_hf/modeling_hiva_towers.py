@@ -9,7 +9,7 @@ import inspect
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -36,7 +36,7 @@ def build_tower(config: PreTrainedConfig) -> nn.Module:
     return AutoModel.from_config(config, **_without_pooler(config))
 
 
-def load_tower(name_or_path: str, part: str, **kwargs) -> nn.Module:
+def load_tower(name_or_path: str, part: str, **kwargs) -> PreTrainedModel:
     """A tower with pretrained weights.
 
     Args:

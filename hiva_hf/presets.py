@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .configuration_hiva import HiVAConfig
-from .descriptions import DescriptionBank, load_bank, load_text_embeds
+from .descriptions import DEFAULT_EMBEDS, NAME_EMBEDS, DescriptionBank, load_bank, load_text_embeds
 from .facs import BP4D_AUS, au_label
 from .image_processing_hiva import HiVAImageProcessorPil
 from .modeling_hiva import HiVAForImageClassification
+from .modeling_hiva_towers import load_tower
 from .processing_hiva import HiVAProcessor
 
 # stride 16, so that a face of 112 pixels becomes 7 x 7 tokens
@@ -24,12 +26,23 @@ _FUSION = {"hidden_size": 192, "intermediate_size": 384, "num_attention_heads": 
 IMAGE_SIZE = 112
 
 
-def _parts(
-    aus: Sequence[str | int], bank: DescriptionBank | None
-) -> tuple[DescriptionBank, HiVAImageProcessorPil, dict]:
-    bank = (load_bank() if bank is None else bank).select([au_label(au) for au in aus])
-    image_processor = HiVAImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
-    return bank, image_processor, dict(enumerate(bank.descriptions))
+def _image_processor() -> HiVAImageProcessorPil:
+    return HiVAImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+
+
+def _by_source(bank: DescriptionBank, text_source: str | None) -> DescriptionBank:
+    return bank.names_only() if text_source == "names" else bank
+
+
+def _without_text(
+    model: HiVAForImageClassification, image_processor: HiVAImageProcessorPil
+) -> tuple[HiVAForImageClassification, HiVAProcessor]:
+    """A model that reads no text, with a processor that holds none."""
+    return model, HiVAProcessor(image_processor, labels=model.config.au_names, problem_type=model.config.problem_type)
+
+
+def _reads_text(config: HiVAConfig) -> bool:
+    return config.use_descriptions and config.text_source != "random"
 
 
 def hiva_small(aus: Sequence[str | int] = BP4D_AUS, **config) -> tuple[HiVAForImageClassification, HiVAProcessor]:
@@ -40,7 +53,7 @@ def hiva_small(aus: Sequence[str | int] = BP4D_AUS, **config) -> tuple[HiVAForIm
 
     Args:
         aus (`Sequence`, defaults to the 12 AUs of BP4D): Action units, in the order of the logits.
-        config: Fields of [`HiVAConfig`] to change.
+        config: Fields of [`HiVAConfig`] to change; `text_source="names"` takes embeddings of their names instead.
 
     Returns:
         `tuple`: [`HiVAForImageClassification`] and [`HiVAProcessor`].
@@ -48,34 +61,42 @@ def hiva_small(aus: Sequence[str | int] = BP4D_AUS, **config) -> tuple[HiVAForIm
     Raises:
         ValueError: If an AU is unknown or not in the bank.
     """
-    bank, image_processor, id2label = _parts(aus, None)
-    text_embeds, encoder = load_text_embeds(list(id2label.values()))
+    text_source = config.get("text_source")
+    whole = _by_source(load_bank(), text_source)
+    bank = whole.select([au_label(au) for au in aus])
+    file = NAME_EMBEDS if text_source == "names" else DEFAULT_EMBEDS
+    text_embeds, encoder = load_text_embeds(list(bank.descriptions), file, whole)
     fields = {
         "vision_config": _VISION,
         **_FUSION,
         "text_folded": True,
         "text_embed_dim": text_embeds.shape[-1],
         "num_descriptions": text_embeds.shape[1],
-        "id2label": id2label,
+        "id2label": dict(enumerate(bank.descriptions)),
     }
     model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}))
-    if model.config.use_descriptions:
-        model.set_text_embeds(text_embeds, encoder=encoder, bank=bank.identifier)
+    if not _reads_text(model.config):
+        return _without_text(model, _image_processor())
+    model.set_text_embeds(text_embeds, encoder=encoder, bank=bank.identifier)
     return model, HiVAProcessor(
-        image_processor, description_bank=bank.to_dict(), problem_type=config.get("problem_type")
+        _image_processor(), description_bank=bank.to_dict(), problem_type=model.config.problem_type
     )
 
 
 def hiva_small_text(
-    aus: Sequence[str | int] = BP4D_AUS, bank: DescriptionBank | None = None, **config
+    aus: Sequence[str | int] = BP4D_AUS,
+    bank: DescriptionBank | None = None,
+    text_encoder: str | None = None,
+    **config,
 ) -> tuple[HiVAForImageClassification, HiVAProcessor]:
-    """The small preset with a text tower: a BERT of two layers and a tokenizer learned from the bank, both new.
+    """The small preset with a text tower: by default a BERT of two layers and a tokenizer learned from the bank.
 
-    For everything that trains the text side; the language it knows is the bank's.
+    For everything that trains the text side. Both of the default are new, and the language they know is the bank's.
 
     Args:
         aus (`Sequence`, defaults to the 12 AUs of BP4D): Action units, in the order of the logits.
         bank (`DescriptionBank`, *optional*): By default the shipped one.
+        text_encoder (`str`, *optional*): Hub id or folder of a pretrained text encoder with its tokenizer to take.
         config: Fields of [`HiVAConfig`] to change.
 
     Returns:
@@ -85,9 +106,31 @@ def hiva_small_text(
         ValueError: If an AU is unknown or not in the bank.
     """
     whole = load_bank() if bank is None else bank
-    bank, image_processor, id2label = _parts(aus, whole)
-    tokenizer = bank_tokenizer(whole)
-    text_config = {
+    bank = _by_source(whole, config.get("text_source")).select([au_label(au) for au in aus])
+    tokenizer: PreTrainedTokenizerBase
+    if text_encoder is None:
+        text_model, tokenizer = None, bank_tokenizer(whole)
+    else:
+        # new layers do not train in the half precision that towers are often stored in
+        text_model = load_tower(text_encoder, "text_config", dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(text_encoder)
+    fields = {
+        "vision_config": _VISION,
+        **_FUSION,
+        "text_config": _new_text_tower(tokenizer) if text_model is None else text_model.config,
+        "text_encoder": text_encoder,
+        "id2label": dict(enumerate(bank.descriptions)),
+    }
+    model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}), text_model=text_model)
+    if not _reads_text(model.config):
+        return _without_text(model, _image_processor())
+    processor = HiVAProcessor(_image_processor(), tokenizer, bank.to_dict(), problem_type=model.config.problem_type)
+    model.set_descriptions(**processor.tokenize_descriptions())
+    return model, processor
+
+
+def _new_text_tower(tokenizer: PreTrainedTokenizerBase) -> dict:
+    return {
         "model_type": "bert",
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
@@ -97,11 +140,6 @@ def hiva_small_text(
         "max_position_embeddings": tokenizer.model_max_length,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    processor = HiVAProcessor(image_processor, tokenizer, bank.to_dict(), problem_type=config.get("problem_type"))
-    fields = {"vision_config": _VISION, **_FUSION, "text_config": text_config, "id2label": id2label}
-    model = HiVAForImageClassification(HiVAConfig(**{**fields, **config}))
-    model.set_descriptions(**processor.tokenize_descriptions())
-    return model, processor
 
 
 def bank_tokenizer(bank: DescriptionBank, vocab_size: int = 2000) -> PreTrainedTokenizerFast:

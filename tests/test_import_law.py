@@ -17,6 +17,7 @@ TRAVELLING = (
     "image_processing_hiva",
     "loss_hiva",
     "modeling_hiva",
+    "modeling_hiva_attention",
     "modeling_hiva_layers",
     "modeling_hiva_outputs",
     "modeling_hiva_text",

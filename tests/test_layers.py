@@ -6,10 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from hiva_hf import HiVAConfig
+from hiva_hf.modeling_hiva_attention import HiVACrossAttention
 from hiva_hf.modeling_hiva_layers import (
     HiVACDCA,
-    HiVACrossAttention,
     HiVADDCA,
+    HiVADescriptionPooling,
     HiVADynamicGraph,
     HiVAFeatureGenerator,
     HiVAHead,
@@ -108,20 +109,19 @@ def stack(rows):
 @pytest.mark.parametrize("au_projection", ["learned", "text"])
 def test_feature_generator_is_one_projection_an_au(au_projection):
     layer = make_layer(HiVAFeatureGenerator, make_config(au_projection=au_projection))
-    tokens, text = random(BATCH, TOKENS, WIDTH), random(AUS_HERE, DESCRIPTIONS, WIDTH, seed=2)
+    tokens, summary = random(BATCH, TOKENS, WIDTH), random(AUS_HERE, WIDTH, seed=2)
 
     def project(token, au):
         if au_projection == "learned":
             hidden = sum(token[d] * layer.weight[au, d] for d in range(WIDTH)) + layer.bias[au]
         else:
-            summary = sum(text[au]) / DESCRIPTIONS
-            hidden = linear(layer.down_proj, token) * (1 + linear(layer.gate_proj, summary))
-            hidden = linear(layer.up_proj, hidden) + linear(layer.bias_proj, summary)
+            hidden = linear(layer.down_proj, token) * (1 + linear(layer.gate_proj, summary[au]))
+            hidden = linear(layer.up_proj, hidden) + linear(layer.bias_proj, summary[au])
         return functional.gelu(hidden)
 
     maps = torch.stack([stack([[project(token, au) for token in image] for au in range(AUS_HERE)]) for image in tokens])
     nodes = stack([[norm(layer.norm, sum(maps[b, k]) / TOKENS) for k in range(AUS_HERE)] for b in range(BATCH)])
-    assert_same(layer, layer(tokens, text), (maps, nodes), (tokens, text))
+    assert_same(layer, layer(tokens, summary), (maps, nodes), (tokens, summary))
 
 
 def test_learned_feature_generator_needs_no_text():
@@ -306,19 +306,32 @@ def test_head_is_one_logit_an_au(fields):
     layer = make_layer(HiVAHead, config)
     visual = random(BATCH, AUS_HERE, WIDTH)
     textual = random(BATCH, AUS_HERE, WIDTH, seed=2) if config.use_descriptions else None
-    text = random(AUS_HERE, DESCRIPTIONS, WIDTH, seed=3) if config.use_descriptions else None
+    summary = random(AUS_HERE, WIDTH, seed=3) if config.use_descriptions else None
 
     def score(b, k):
         seen = norm(layer.visual_norm, visual[b, k])
         told = norm(layer.textual_norm, textual[b, k]) if textual is not None else seen.new_empty(0)
         if config.head == "linear":
             return (layer.weight[k] * torch.cat((seen, told))).sum() + layer.bias[k]
-        bias = linear(layer.bias_proj, sum(text[k]) / DESCRIPTIONS)[0] if layer.bias_from_text else layer.bias[k]
+        bias = linear(layer.bias_proj, summary[k])[0] if layer.bias_from_text else layer.bias[k]
         return (seen * told).sum() / WIDTH**0.5 + bias
 
     expected = stack([[score(b, k) for k in range(AUS_HERE)] for b in range(BATCH)])
-    assert_same(layer, (layer(visual, textual, text),), (expected,), (visual, textual, text))
+    assert_same(layer, (layer(visual, textual, summary),), (expected,), (visual, textual, summary))
     assert layer.bias_from_text == (config.head == "similarity" and config.au_projection == "text")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "learned"])
+def test_descriptions_are_pooled_an_au_at_a_time(pooling):
+    layer = make_layer(HiVADescriptionPooling, make_config(description_pooling=pooling))
+    text = random(BATCH, AUS_HERE, DESCRIPTIONS, WIDTH)
+
+    def pool(sentences):
+        scores = [(sentence * layer.score).sum().exp() if pooling == "learned" else 1.0 for sentence in sentences]
+        return sum(score * sentence for score, sentence in zip(scores, sentences, strict=True)) / sum(scores)
+
+    expected = stack([[pool(sentences) for sentences in image] for image in text])
+    assert_same(layer, (layer(text),), (expected,), (text,), {"rtol": 1e-6, "atol": 1e-7})
 
 
 def test_text_projection_norms_each_description():
@@ -354,11 +367,12 @@ def test_vision_projection_norms_each_image_and_adds_places(width, heads, positi
 
 def run_all(layers, tokens, text):
     generator, graph, ddca, cdca, head = layers
-    maps, nodes = generator(tokens, text)
+    summary = text.mean(dim=1)
+    maps, nodes = generator(tokens, summary)
     nodes, adjacency = graph(nodes)
     visual, textual, _, to_image = ddca(nodes, maps, text, True)
     visual, textual, to_text, _ = cdca(visual, textual, True)
-    return head(visual, textual, text), visual, textual, adjacency, to_image, to_text
+    return head(visual, textual, summary), visual, textual, adjacency, to_image, to_text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..facs import au_label
 from .shared import Checkpoint
 
 
@@ -81,6 +82,19 @@ def predict(
     every: Annotated[int, typer.Option(min=1, help="Of a video, every so-manieth frame.")] = 1,
     start: Annotated[float, typer.Option(min=0, help="Of a video, from this second on.")] = 0.0,
     end: Annotated[float | None, typer.Option(min=0, help="Of a video, up to this second.")] = None,
+    describe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also ask an open-vocabulary model for an action unit it was not trained on, as 'AU27=The mouth is "
+            "stretched wide open.'; given again, one more sentence or action unit."
+        ),
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--text-encoder", help="With --describe: folder or Hub id of the encoder, by default the model's own."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda.")] = "auto",
     batch_size: Annotated[
         str, typer.Option("--batch-size", help="Pictures or frames a step: a number, or auto.")
@@ -94,10 +108,12 @@ def predict(
     Started again after an interruption, the same command goes on where it stopped. Exit codes: 0 done, 3 done but some
     files could not be read, 2 a mistake.
     """
+    from ..checkpoint import load_detector
     from ..detector import ActionUnitDetector
     from ..faces import GivenFaces, load_face_detector
     from ..faces.webcam import is_webcam
     from ..neutral import above_neutral, neutral_scores, parse_neutral
+    from ..open_vocabulary import add_action_units
     from ..prediction import find_sources, is_video, predict_sources
     from ..results import FORMATS, ResultFile
     from ..terminal import print_faces, progress, until_interrupt
@@ -124,8 +140,15 @@ def predict(
             "Python, `hiva_hf.neutral.above_neutral` takes a function that does."
         )
     given = None if boxes is None else GivenFaces.load(boxes)
+    asked = _described(describe or [])
+    if text_encoder is not None and not asked:
+        raise ValueError("`--text-encoder` reads what `--describe` says; give it, or leave both out.")
+    model, processor = load_detector(checkpoint)
+    if asked:
+        model, processor = add_action_units(model, processor, asked, text_encoder)
     detector = ActionUnitDetector(
-        checkpoint,
+        model,
+        processor,
         faces=load_face_detector("cropped" if cropped or given is not None else finder, min_size),
         device=device,
         batch_size=batch_size if batch_size == "auto" else int(batch_size),
@@ -142,7 +165,7 @@ def predict(
         "checkpoint": checkpoint, "sources": digest.hexdigest(), "faces": faces.value, "cropped": cropped,
         "detector": finder, "min_size": min_size, "boxes": known,
         "search_interval": search_interval, "threshold": threshold, "neutral": neutral, "tidy": tidy, **part,
-        "batch_size": detector.batch_size,
+        "batch_size": detector.batch_size, "described": asked,
     }  # fmt: skip
     shown: list = []
 
@@ -190,3 +213,16 @@ def predict(
         typer.echo(f"skipped: {error}", err=True)
     if report.errors:
         raise typer.Exit(3)
+
+
+def _described(given: list[str]) -> dict[str, list[str]]:
+    """Sentences by action unit of `AU27=The mouth ...`."""
+    asked: dict[str, list[str]] = {}
+    for text in given:
+        name, sign, sentence = text.partition("=")
+        if not sign or not name.strip() or not sentence.strip():
+            raise ValueError(
+                f"`--describe` must be an action unit, = and a sentence, as 'AU27=The mouth ...'; got {text!r}."
+            )
+        asked.setdefault(au_label(name), []).append(sentence)
+    return asked

@@ -28,6 +28,16 @@ def train(
     bank: Annotated[
         Path | None, typer.Option(help="Description bank of your own, a JSON file; for a preset with a text tower.")
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option("--text-encoder", help="Pretrained text tower, a folder or its Hub id; for the same preset."),
+    ] = None,
+    open_vocabulary: Annotated[
+        bool,
+        typer.Option(
+            "--open-vocabulary", help="Tie no weight to an action unit: others can be asked for by --describe."
+        ),
+    ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Faces a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
@@ -94,10 +104,13 @@ def train(
         if lora_rank is not None or dora or rslora:
             raise ValueError("`--lora-rank` needs `--checkpoint`: LoRA adapts the text tower of a trained detector.")
         labels = [au_label(name) for name in names(aus)] or list(BP4D_AUS)
-        make = _new_model(preset, labels, intensity, bank)
+        make = _new_model(preset, labels, intensity, bank, text_encoder, open_vocabulary)
     else:
-        if aus or intensity or bank is not None:
-            raise ValueError("`--checkpoint` tells the action units, `--intensity` and the `--bank`; leave them out.")
+        if aus or intensity or bank is not None or text_encoder is not None or open_vocabulary:
+            raise ValueError(
+                "`--checkpoint` tells the action units, `--intensity`, the `--bank`, the `--text-encoder` and whether "
+                "its vocabulary is open; leave them out."
+            )
         if lora_rank is None and (dora or rslora):
             raise ValueError("`--dora` and `--rslora` are kinds of LoRA; give `--lora-rank` with them.")
         model, processor = _trained_model(begin)
@@ -120,6 +133,8 @@ def train(
         "aus": list(labels),
         "intensity": intensity,
         "bank": None if bank is None else str(bank),
+        "text_encoder": text_encoder,
+        "open_vocabulary": open_vocabulary,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
@@ -178,18 +193,30 @@ def train(
     leave_together()
 
 
-def _new_model(preset: Preset, labels: list[str], intensity: bool, bank: Path | None) -> Callable[[], tuple]:
+def _new_model(
+    preset: Preset,
+    labels: list[str],
+    intensity: bool,
+    bank: Path | None,
+    text_encoder: str | None,
+    open_vocabulary: bool,
+) -> Callable[[], tuple]:
     """What makes a new detector of a preset with its processor, once the seed is set."""
     from ..descriptions import load_bank
     from ..presets import PRESETS
 
     options: dict = {"problem_type": "regression" if intensity else "multi_label_classification"}
-    if bank is not None:
-        if preset != Preset.small_text:
+    if open_vocabulary:
+        options["au_projection"] = "text"
+    for name, value in {"--bank": bank, "--text-encoder": text_encoder}.items():
+        if value is not None and preset != Preset.small_text:
             raise ValueError(
-                "`--bank` needs `--preset small-text`: the small preset holds stored embeddings, no texts."
+                f"`{name}` needs `--preset small-text`: the small preset holds stored embeddings, no texts."
             )
+    if bank is not None:
         options["bank"] = load_bank(bank)
+    if text_encoder is not None:
+        options["text_encoder"] = text_encoder
     return lambda: PRESETS[preset.value](labels, **options)
 
 

@@ -1,6 +1,6 @@
 """Action unit descriptions: the shipped bank, its embeddings, reading one's own, and having one written."""
 
-from .bank import DEFAULT_BANK, DEFAULT_EMBEDS, DescriptionBank, load_bank, load_text_embeds
+from .bank import DEFAULT_BANK, DEFAULT_EMBEDS, NAME_EMBEDS, DescriptionBank, load_bank, load_text_embeds
 from .embedding import SentenceEncoder, embedding_similarity
 from .generation import describe_aus, translate_bank
 from .prompts import Prompts
@@ -10,6 +10,7 @@ from .writers import EndpointWriter, LocalWriter, Writer
 __all__ = [
     "DEFAULT_BANK",
     "DEFAULT_EMBEDS",
+    "NAME_EMBEDS",
     "DescriptionBank",
     "EndpointWriter",
     "LocalWriter",

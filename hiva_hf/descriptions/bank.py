@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..facs import au_label, two_sided
+from ..facs import au_label, au_meaning, two_sided
 from ..files import whole_file
 from ..processing_hiva import bank_identifier
 
 FOLDER = Path(__file__).parent
 DEFAULT_BANK = FOLDER / "facs_en_v1.json"
 DEFAULT_EMBEDS = FOLDER / "facs_en_v1.all-MiniLM-L6-v2.safetensors"
+NAME_EMBEDS = FOLDER / "facs_en_v1_names.all-MiniLM-L6-v2.safetensors"
 _FIELDS = ("bank_id", "language", "license", "provenance", "aspects", "descriptions")
 
 
@@ -102,6 +103,15 @@ class DescriptionBank:
         content = {**self.to_dict(), "descriptions": entries}
         return DescriptionBank(**content)
 
+    def names_only(self) -> "DescriptionBank":
+        """A bank that says of each AU no more than its name: what descriptions are worth is measured beside it."""
+        descriptions = {
+            au: {**entry, "descriptions": [{"aspect": "name", "text": entry.get("name") or au_meaning(au)}]}
+            for au, entry in self.descriptions.items()
+        }
+        changes = {"bank_id": f"{self.bank_id}-names", "aspects": {"name": "The name in FACS."}}
+        return DescriptionBank(**{**self.to_dict(), **changes, "descriptions": descriptions})
+
     def texts(self, num_descriptions: int | None = None) -> list[list[str]]:
         """The texts, one list an action unit, all of the same length.
 
@@ -182,4 +192,4 @@ def load_text_embeds(
     return embeds.float(), metadata["encoder"]
 
 
-__all__ = ["DEFAULT_BANK", "DEFAULT_EMBEDS", "DescriptionBank", "load_bank", "load_text_embeds"]
+__all__ = ["DEFAULT_BANK", "DEFAULT_EMBEDS", "NAME_EMBEDS", "DescriptionBank", "load_bank", "load_text_embeds"]

@@ -1,0 +1,56 @@
+"""Many trainings and one table: what is in the table is not trained again, and several processes share what is left."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from hiva_hf.files import whole_file
+
+
+class RunTable:
+    """A CSV file of the results of runs, which grows by a run at a time and is never half a run.
+
+    Args:
+        path (`Path`): The file; it need not exist.
+        keys (`Sequence[str]`): Columns that name a run.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]):
+        self.path, self.keys = path, list(keys)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def read(self) -> pd.DataFrame:
+        """All rows there are."""
+        return pd.read_csv(self.path) if self.path.is_file() else pd.DataFrame(columns=self.keys)
+
+    def __contains__(self, run: tuple) -> bool:
+        return run in set(self.read()[self.keys].itertuples(index=False, name=None))
+
+    @contextmanager
+    def claim(self, run: tuple) -> Iterator[bool]:
+        """Whether this process is to do the run: nobody has done it, and nobody is at it."""
+        lock = FileLock(self._beside("-".join(map(str, run)).replace(" ", "_")))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield run not in self
+        finally:
+            lock.release()
+
+    def add(self, rows: Sequence[dict]) -> None:
+        """Add the rows of a run."""
+        with FileLock(self._beside("table")), whole_file(self.path) as partial:
+            pd.concat([self.read(), pd.DataFrame(rows)]).sort_values(self.keys, kind="stable").to_csv(
+                partial, index=False, float_format="%.5f"
+            )
+
+    def _beside(self, name: str) -> Path:
+        folder = self.path.with_name(f".{self.path.stem}.locks")
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name}.lock"
