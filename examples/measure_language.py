@@ -65,20 +65,19 @@ STUDY = {
     "full, new text tower": Row({}, "new"),
     "full, sentence encoder with LoRA": Row({}, "lora"),
 }
-EPOCHS = {0.05: 40, 0.25: 20, 1.0: 8}
-TESTED, VALIDATED = 32, 8
+EPOCHS = {0.05: 80, 0.25: 20, 1.0: 8}
 
 
-def people(dataset, fraction: float, seed: int) -> dict[str, list[str]]:
+def people(dataset, fraction: float, seed: int, tested: int, validated: int) -> dict[str, list[str]]:
     """Subjects of each part: the last ones are tested, the same for all; a seed draws those of the training."""
     everyone = sorted(set(column_values(dataset, "subject_id")))
-    rest = everyone[:-TESTED]
-    validation, others = rest[-VALIDATED:], rest[:-VALIDATED]
+    rest = everyone[:-tested]
+    validation, others = rest[-validated:], rest[:-validated]
     order = np.random.default_rng(seed).permutation(others)
     return {
         "train": order[: max(1, round(fraction * len(others)))].tolist(),
         "validation": validation,
-        "test": everyone[-TESTED:],
+        "test": everyone[-tested:],
     }
 
 
@@ -102,6 +101,8 @@ class Settings:
     """The same for every row."""
 
     part: str
+    tested: int
+    validated: int
     size: int
     rate: float
     epochs: int
@@ -110,7 +111,7 @@ class Settings:
 
 def run(dataset, row: Row, fraction: float, seed: int, settings: Settings, folder: Path) -> list[dict]:
     """Train once; rows with the mean AUC of each tested person, and one of all of them together."""
-    subjects = people(dataset, fraction, seed)
+    subjects = people(dataset, fraction, seed, settings.tested, settings.validated)
     tested = subjects[settings.part]
     parts = take_subjects(dataset, {"train": subjects["train"], "tested": tested})
     set_seed(seed)
@@ -145,12 +146,14 @@ def run(dataset, row: Row, fraction: float, seed: int, settings: Settings, folde
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(help="Folder of faces of 160 people in parquet.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Faces in parquet: a file or folder.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     fractions: Annotated[str, typer.Option(help="Shares of the training people.")] = "0.05,0.25,1",
     seeds: Annotated[str, typer.Option(help="Trainings of each row.")] = "0,1,2",
     only: Annotated[str, typer.Option(help="Rows, by their names with ; between them; by default all.")] = "",
     part: Annotated[str, typer.Option(help="test, or validation to choose epochs and learning rate.")] = "test",
+    tested: Annotated[int, typer.Option(min=1, help="People who are tested: the last ones.")] = 32,
+    validated: Annotated[int, typer.Option(min=1, help="People before them, to choose epochs and rate by.")] = 8,
     size: Annotated[int, typer.Option(min=32, help="Height and width of a face, in pixels.")] = 80,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 7e-4,
     epochs: Annotated[int, typer.Option(help="Passes over the faces; by default what was chosen.")] = 0,
@@ -165,7 +168,7 @@ def main(
     if not summary:
         if data is None:
             raise typer.BadParameter("give --data, or --summary")
-        settings = Settings(part, size, rate, epochs, encoder)
+        settings = Settings(part, tested, validated, size, rate, epochs, encoder)
         dataset = load_prepared(data, aus=list(BP4D_AUS))
         chosen = only.split(";") if only else [*GRID, *STUDY]
         for fraction, seed, name in product(map(float, fractions.split(",")), map(int, seeds.split(",")), chosen):
