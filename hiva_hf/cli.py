@@ -10,13 +10,14 @@ from .commands.calibrate import calibrate
 from .commands.data import app as data
 from .commands.describe import describe
 from .commands.evaluate import evaluate
+from .commands.hub import card, pull, push
 from .commands.predict import predict
 from .commands.train import train
 
 app = typer.Typer(
     help="Facial action unit detection with HiVA.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
-for command in (train, evaluate, calibrate, predict, describe):
+for command in (train, evaluate, calibrate, predict, describe, push, pull, card):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bank, name="bank")
@@ -40,7 +41,9 @@ def main() -> None:
     except SystemExit:
         raise
     except _mistakes() as error:
-        typer.echo(f"error: {error}", err=True)
+        from .hub.transfer import hub_sentence
+
+        typer.echo(f"error: {hub_sentence(error) or error}", err=True)
         sys.exit(2)
 
 

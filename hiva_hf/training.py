@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_torch_bf16_gpu_available, logging
 
@@ -18,6 +18,7 @@ from .data import EpochDataset, FaceAugmentation, FaceCollator, FaceTransform, S
 from .data.merging import label_matrix
 from .data.schema import alignment_of
 from .faces import FaceTemplate
+from .groups import group_metrics
 from .loss_hiva import MISSING_LABEL
 from .metrics import make_compute_metrics
 from .processing_hiva import HiVAProcessor
@@ -216,9 +217,34 @@ def evaluate_detector(trainer: Trainer, dataset: Dataset | StreamedFaces) -> dic
     return {key.removeprefix("test_"): value for key, value in metrics.items()}
 
 
+def evaluate_with_groups(trainer: Trainer, dataset: Dataset | StreamedFaces) -> tuple[dict[str, float], dict]:
+    """What [`evaluate_detector`] gives, and the same for each group of people that the data tells of.
+
+    Args:
+        trainer (`Trainer`): From [`build_trainer`].
+        dataset (`Dataset` or `StreamedFaces`): With `image` and `labels`.
+
+    Returns:
+        `tuple`: The metrics, and those of [`group_metrics`].
+    """
+    predicted = _predict(trainer, dataset)
+    metrics = {key.removeprefix("test_"): value for key, value in (predicted.metrics or {}).items()}
+    logits, labels = _logits(predicted)
+    compute = trainer.compute_metrics
+    # several processes fill up their shares
+    if compute is None or len(logits) != len(dataset):
+        return metrics, {}
+    return metrics, group_metrics(
+        dataset, logits, labels, lambda *rows: compute(EvalPrediction(predictions=rows[0], label_ids=rows[1]))
+    )
+
+
 def predict_logits(trainer: Trainer, dataset: Dataset | StreamedFaces) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels, both of shape `(num_frames, num_labels)`; arguments as [`evaluate_detector`]."""
-    predicted = _predict(trainer, dataset)
+    return _logits(_predict(trainer, dataset))
+
+
+def _logits(predicted) -> tuple[np.ndarray, np.ndarray]:
     logits = predicted.predictions[0] if isinstance(predicted.predictions, tuple) else predicted.predictions
     return np.asarray(logits), np.asarray(predicted.label_ids)
 
@@ -267,6 +293,7 @@ def _remove(folder: Path) -> None:
 __all__ = [
     "build_trainer",
     "evaluate_detector",
+    "evaluate_with_groups",
     "label_weights",
     "last_checkpoint",
     "predict_logits",

@@ -72,13 +72,15 @@ def train(
 
     from ..calibration import calibrate_detector
     from ..data import FaceAugmentation, load_rendered, sampling_weights, stream_prepared, subject_split
+    from ..data.merging import names_of_datasets
     from ..data.schema import alignment_of
     from ..facs import BP4D_AUS, au_label
     from ..lora import add_text_lora, text_lora_config
+    from ..machine import machine
     from ..terminal import print_metrics
     from ..training import (
         build_trainer,
-        evaluate_detector,
+        evaluate_with_groups,
         last_checkpoint,
         save_detector,
         training_arguments,
@@ -171,15 +173,27 @@ def train(
     trainer = build_trainer(adapted or model, processor, splits, arguments, augmentation, weights)
     if is_first():
         write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
     records: dict[str, dict] = {"splits.json": parts}
     if "validation" in splits and not intensity:
         calibration = calibrate_detector(trainer, processor, splits["validation"])
         records["calibration.json"] = {label: without_nan(row) for label, row in calibration.report.items()}
-    metrics = evaluate_detector(trainer, splits["test"])
+    metrics, groups = evaluate_with_groups(trainer, splits["test"])
     # how the faces of its training were cut out goes with the model
     settings["alignment"] = alignment_of(dataset)
-    records["results.json"] = {**settings, "epochs": epochs, "part": "test", "metrics": without_nan(metrics)}
+    records["results.json"] = {
+        **settings,
+        "datasets": names_of_datasets(dataset),
+        "epochs": epochs,
+        "part": "test",
+        "people": {part: len(members) for part, members in parts.items()},
+        "faces": {part: len(rows) for part, rows in splits.items()},
+        "metrics": without_nan(metrics),
+        "groups": {column: {group: without_nan(row) for group, row in rows.items()} for column, rows in groups.items()},
+        # of a resumed run, since it was resumed
+        "seconds": round(trained.metrics["train_runtime"], 1),
+        "machine": machine(trainer.args.device),
+    }
     if is_first():
         if adapted is not None:
             # alone it is small, and merged the detector is one like any other

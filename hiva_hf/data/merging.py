@@ -191,4 +191,11 @@ def sampling_weights(
     return weights / weights.mean()
 
 
-__all__ = ["column_values", "label_matrix", "merge_datasets", "sampling_weights"]
+def names_of_datasets(dataset: Dataset | StreamedFaces) -> list[str]:
+    """Which datasets the rows are of, as their loaders call them; empty where it is not told."""
+    if "dataset" not in dataset.column_names:
+        return []
+    return sorted({str(name) for name in column_values(dataset, "dataset") if name})
+
+
+__all__ = ["column_values", "label_matrix", "merge_datasets", "names_of_datasets", "sampling_weights"]

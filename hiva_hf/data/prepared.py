@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _TREE = "ROOT/\n  faces-00000.parquet   columns image, subject_id, frame, AU1, AU1_intensity, ..., points or landmarks"
 _KEPT = (
     "image", "subject_id", "sequence_id", "frame", "dataset", "points", "landmarks", "box", "unit", "row",
+    "skin_tone", "sex", "age",
 )  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def load_prepared(
     Returns:
         `datasets.Dataset` with the columns `image`, `labels` (float32, one an AU), `subject_id`, `frame`, and where the
         files have them `sequence_id`, `dataset`, `points` (eye centres, nose tip, mouth corners, x0 y0 x1 y1 ...,
-        pixels), `landmarks` (68 points) and `box`. `info.description` tells the AUs and how faces were aligned.
+        pixels), `landmarks` (68 points), `box`, `skin_tone`, `sex` and `age`. `info.description` tells the AUs and how
+        faces were aligned.
 
     Raises:
         FileNotFoundError: If there is no parquet file.

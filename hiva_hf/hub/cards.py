@@ -1,0 +1,231 @@
+"""Cards of models, adapters and datasets, filled from what was measured; the texts lie in `hub_cards`."""
+
+from pathlib import Path
+
+import yaml
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+from .measured import (
+    MISSING,
+    alignment_of_crops,
+    card_file,
+    consent_of,
+    cost_of,
+    dataset_names,
+    evaluations,
+    group_table,
+    metric_table,
+    protocol_of,
+    record,
+    terms_of,
+    training_of,
+)
+from .parquet import ParquetFolder
+
+_TAGS = ["facial-action-units", "face", "hiva"]
+# without these a reader cannot judge whether to use it
+_SECTIONS = {
+    "model": ("Use", "Results", "Training", "Intended use", "Limits", "Bias", "Consent"),
+    "adapter": ("Use", "Training", "Results", "Limits", "Consent"),
+    "dataset": ("Columns", "How it was made", "Terms", "People"),
+}
+
+
+def model_card(
+    folder: str | Path, repo_id: str, license: str | None = None, datasets: list[str] | None = None
+) -> ModelCard:
+    """The card of a detector.
+
+    Args:
+        folder (`str` or `Path`): Of the checkpoint; `results.json` tells what was measured.
+        repo_id (`str`): Where it will lie, `org/name`.
+        license (`str`, *optional*): Of the weights, an identifier of the Hub such as `apache-2.0`. What the terms of
+            the data allow is for you to say; without one the card is not complete.
+        datasets (`list[str]`, *optional*): What it was trained on, where the data itself does not say.
+
+    Returns:
+        `huggingface_hub.ModelCard`; what is not known stands there as not measured or not told.
+    """
+    from ..checkpoint import load_detector
+
+    folder = Path(folder)
+    model, processor = load_detector(folder)
+    results, labels = record(folder, "results.json"), model.config.au_names
+    names = dataset_names(results) or datasets or []
+    title = repo_id.rsplit("/", 1)[-1]
+    figures = evaluations(results, labels, ", ".join(names) or "unnamed faces")
+    data = ModelCardData(
+        license=license,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=[*_TAGS, "custom_code"],
+        model_name=title if figures else None,
+        eval_results=figures or None,
+    )
+    bank = processor.description_bank or {}
+    return ModelCard.from_template(
+        data,
+        template_path=str(card_file("model_card.md")),
+        title=title,
+        repo_id=repo_id,
+        labels=labels,
+        intensity=model.config.problem_type == "regression",
+        alignment=alignment_of_crops(results),
+        measured_on=protocol_of(results),
+        metrics=metric_table(results, labels),
+        training=training_of(results),
+        data_terms=terms_of(names),
+        descriptions=_bank_of(bank, model.config),
+        cost=cost_of(results),
+        groups=group_table(results),
+        consent=consent_of(names),
+    )
+
+
+def _bank_of(bank: dict, config) -> str:
+    if not config.use_descriptions:
+        return "The model reads none."
+    if not bank:
+        return f"`{config.description_bank or MISSING}`; the texts are not part of the checkpoint."
+    made = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in bank.get("provenance", {}).items())
+    encoder = f" Embedded by {config.text_encoder}." if config.text_folded and config.text_encoder else ""
+    return (
+        f"`{config.description_bank}`, {config.num_descriptions} an action unit, in `processor_config.json` "
+        f"({bank.get('license', MISSING)}). {made or 'Who wrote them is not told'}.{encoder}"
+    )
+
+
+def adapter_card(
+    folder: str | Path,
+    repo_id: str,
+    base_model: str,
+    license: str | None = None,
+    datasets: list[str] | None = None,
+) -> ModelCard:
+    """The card of an adapter; see [`model_card`].
+
+    Args:
+        folder (`str` or `Path`): With `adapter_config.json`; figures are read from `results.json` in it or above it.
+        repo_id (`str`): Where it will lie.
+        base_model (`str`): Hub id of the detector it belongs to.
+        license (`str`, *optional*): Of the weights.
+        datasets (`list[str]`, *optional*): What it was trained on, where the data itself does not say.
+    """
+    folder = Path(folder)
+    config = record(folder, "adapter_config.json")
+    results = record(folder, "results.json") or record(folder.parent, "results.json")
+    labels, names = results.get("aus", []), dataset_names(results) or datasets or []
+    title = repo_id.rsplit("/", 1)[-1]
+    figures = evaluations(results, labels, ", ".join(names) or "unnamed faces") if labels else []
+    size = (folder / "adapter_model.safetensors").stat().st_size
+    kind = "DoRA" if config.get("use_dora") else "rank-stabilised LoRA" if config.get("use_rslora") else "LoRA"
+    return ModelCard.from_template(
+        ModelCardData(
+            license=license,
+            library_name="peft",
+            base_model=base_model,
+            tags=[*_TAGS, "lora"],
+            model_name=title if figures else None,
+            eval_results=figures or None,
+        ),
+        template_path=str(card_file("adapter_card.md")),
+        title=title,
+        repo_id=repo_id,
+        base_model=base_model,
+        size=f"{size / 1e3:.0f} kB",
+        adapter=f"{kind} of rank {config.get('r', MISSING)}, alpha {config.get('lora_alpha', MISSING)}.",
+        training=training_of(results),
+        data_terms=terms_of(names),
+        measured_on=protocol_of(results),
+        metrics=metric_table(results, labels) if labels else "",
+        consent=consent_of(names),
+    )
+
+
+def dataset_card(
+    folder: str | Path, repo_id: str, license: str | None = None, datasets: list[str] | None = None
+) -> DatasetCard:
+    """The card of prepared faces, or of what was derived from them.
+
+    Args:
+        folder (`str` or `Path`): Parquet files; `prepare.json` tells how they were made.
+        repo_id (`str`): Where it will lie.
+        license (`str`, *optional*): Of the data.
+        datasets (`list[str]`, *optional*): What it was made of, where the data itself does not say.
+    """
+    faces = ParquetFolder.read(folder)
+    names = faces.datasets or datasets or []
+    made = record(Path(folder), "prepare.json")
+    how = ", ".join(f"{key} {value}" for key, value in made.items() if not isinstance(value, dict | list))
+    title = repo_id.rsplit("/", 1)[-1]
+    people = "people who were seen" if names != ["rendered faces"] else "rendered people"
+    return DatasetCard.from_template(
+        DatasetCardData(
+            license=license, pretty_name=title, task_categories=["image-classification"], tags=[*_TAGS],
+            size_categories=[_size_category(faces.rows)],
+        ),
+        template_path=str(card_file("dataset_card.md")),
+        title=title,
+        repo_id=repo_id,
+        summary=f"{faces.rows} rows of {faces.people} {people}, with facial action units."
+        if faces.coded
+        else f"{faces.rows} rows of {faces.people} {people}; derived data without images and labels.",
+        columns="\n".join(f"- `{name}`: {kind}" for name, kind in faces.columns.items()),
+        made=f"`hiva data prepare`: {how}." if how else "How it was made is not told.",
+        data_terms=terms_of(names),
+        consent=consent_of(names),
+    )  # fmt: skip
+
+
+def _size_category(rows: int) -> str:
+    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if rows < limit:
+            return name
+    return "n>1M"
+
+
+def card_problems(text: str, kind: str = "model", results: dict | None = None) -> list[str]:
+    """What a card lacks before others can rely on it.
+
+    Args:
+        text (`str`): Of `README.md`.
+        kind (`str`, defaults to `"model"`): `"model"`, `"adapter"` or `"dataset"`.
+        results (`dict`, *optional*): Of `results.json`, which the figures of the card must be those of.
+
+    Returns:
+        `list[str]`: One sentence each, with the cure; empty where it is complete.
+    """
+    try:
+        card = (DatasetCard if kind == "dataset" else ModelCard)(text)
+    except (ValueError, yaml.YAMLError) as error:
+        return [f"README.md must begin with valid YAML between lines of ---; {' '.join(str(error).split())}."]
+    problems = []
+    entries = getattr(card.data, "eval_results", None) or []
+    if not card.data.to_dict().get("license"):
+        problems.append("README.md must state a license; give --license, an identifier of the Hub such as apache-2.0.")
+    headings = {line.lstrip("#").strip() for line in card.text.splitlines() if line.startswith("#")}
+    missing = [name for name in _SECTIONS[kind] if name not in headings]
+    if missing:
+        problems.append(
+            f"README.md must have the sections {', '.join(_SECTIONS[kind])}; it lacks {', '.join(missing)}."
+        )
+    stale = _other_figures(entries, results or {})
+    if stale:
+        problems.append(
+            f"README.md must tell the figures of results.json; {stale[0]}. Delete README.md, so that it is made anew."
+        )
+    return problems
+
+
+def _other_figures(entries: list[EvalResult], results: dict) -> list[str]:
+    """What a card says otherwise than what was measured."""
+    metrics, differing = results.get("metrics", {}), []
+    for entry in entries:
+        unit = str(entry.metric_name or "").rsplit(", ", 1)[-1]
+        measured = metrics.get(f"mean_{entry.metric_type}" if unit == "mean" else f"{entry.metric_type}_{unit}")
+        if measured is None or abs(measured - entry.metric_value) > 5e-4:
+            differing.append(f"it says {entry.metric_value} for {entry.metric_name}, measured is {measured}")
+    return differing
+
+
+__all__ = ["adapter_card", "card_problems", "dataset_card", "model_card"]

@@ -1,0 +1,148 @@
+"""Over HTTP, and one sentence with the cure where that fails."""
+
+import os
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from .contents import Upload
+
+# what is never fetched: a pickle runs code when it is loaded
+_PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib"]
+
+
+def push(
+    upload: Upload,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    message: str | None = None,
+) -> str:
+    """Send a folder; what a first, interrupted call has sent is not sent again.
+
+    Args:
+        upload (`Upload`): Without problems.
+        repo_id (`str`): `org/name`; made where it is not there, unless a pull request is opened.
+        private (`bool`, defaults to `False`): Of a repository that is made.
+        revision (`str`, *optional*): Branch, made where it is not there; by default `main`.
+        create_pr (`bool`, defaults to `False`): Propose it, as one who must not write there can.
+        message (`str`, *optional*): Of the commit.
+
+    Returns:
+        `str`: Address of the commit or of the pull request.
+
+    Raises:
+        ValueError: If something stands against the upload.
+        ConnectionError: If it broke off.
+    """
+    if upload.problems:
+        raise ValueError(" ".join(upload.problems))
+    api, kind = HfApi(), upload.repo_type
+    if not create_pr:
+        api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
+    try:
+        done = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=upload.folder,
+            repo_type=kind,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=message or f"Upload {upload.kind} with hiva_hf",
+        )
+    except RuntimeError as error:
+        # so huggingface_hub wraps what happened to a file
+        raise ConnectionError(hub_sentence(error) or str(error)) from error
+    return str(done.pr_url or done.commit_url)
+
+
+def pull(repo_id: str, out: str | Path, *, revision: str | None = None, repo_type: str = "model") -> list[Path]:
+    """Fetch a repository into a folder; files that are there and whole are not fetched again. Pickles stay away.
+
+    Args:
+        repo_id (`str`): `org/name`.
+        out (`str` or `Path`): Folder.
+        revision (`str`, *optional*): Branch, tag or commit.
+        repo_type (`str`, defaults to `"model"`): `"model"` or `"dataset"`.
+
+    Returns:
+        `list[Path]`: The files.
+    """
+    place = Path(
+        snapshot_download(repo_id, repo_type=repo_type, revision=revision, local_dir=out, ignore_patterns=_PICKLES)
+    )
+    return sorted(path for path in place.rglob("*") if path.is_file() and ".cache" not in path.parts)
+
+
+def hub_sentence(error: BaseException) -> str | None:
+    """What went wrong between here and the Hub, and the cure, in one sentence; `None` where it was something else.
+
+    Args:
+        error (`BaseException`): It, or what it was raised from, is looked at.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        sentence = _sentence(seen)
+        if sentence:
+            return sentence
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _sentence(error: BaseException) -> str | None:
+    what = _asked_for(error)
+    token = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token that is stored here"
+    if isinstance(error, GatedRepoError):
+        return f"{what} is gated: ask for access on its page, then log in with `hf auth login` or HF_TOKEN."
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"{what} must be a repository that you may see; the Hub has none by this name, or it is private. Check the "
+            "name, or log in with `hf auth login` or HF_TOKEN."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{what} must have the revision that was asked for; it has none by this name. Check `--revision`."
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+        if constants.is_offline_mode():
+            return f"{what} is not in the cache, and HF_HUB_OFFLINE keeps the Hub away: fetch it once while online."
+        return f"{what} is not in the cache, and the Hub cannot be reached at {constants.ENDPOINT}: try again online."
+    if isinstance(error, EntryNotFoundError):
+        return f"{what} lacks a file that was asked for: is it a HiVA checkpoint?"
+    if isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError):
+        kind = type(error).__name__
+        if kind.startswith("Connect"):
+            return f"The Hub cannot be reached at {constants.ENDPOINT} ({kind}): try again online."
+        return f"The connection to the Hub at {constants.ENDPOINT} broke off ({kind}): started again, it goes on."
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        if status == 401:
+            return f"The Hub does not know {token}: make a new one on its page, then `hf auth login` or HF_TOKEN."
+        if status == 403:
+            return f"{token} must not write to {what}: propose it with `--pr`, or choose a name of your own."
+        return f"The Hub answered {status} for {what}: {error.server_message or 'no reason given'}."
+    return None
+
+
+def _asked_for(error: BaseException) -> str:
+    response = getattr(error, "response", None)
+    if response is None:
+        return "What was asked for"
+    parts = [part for part in response.url.path.split("/") if part]
+    parts = parts[1:] if parts[:1] == ["api"] else parts
+    parts = parts[1:] if parts[:1] in (["models"], ["datasets"], ["spaces"]) else parts
+    return "/".join(parts[:2]) or "What was asked for"
+
+
+__all__ = ["hub_sentence", "pull", "push"]

@@ -1,0 +1,436 @@
+"""To the Hub and back over HTTP: checkpoints, adapters, data, the metric; and what is said when it fails."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hub_client import HubClient
+from huggingface_hub import DatasetCard, ModelCard
+from loopback_hub import HubServer
+
+from hiva_hf import hiva_small, hiva_small_text
+from hiva_hf.checkpoint import load_detector
+from hiva_hf.lora import add_text_lora, text_lora_config
+from hiva_hf.training import save_detector
+
+ALICE, BOB = "hf_alice", "hf_bob"
+FACES = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(3))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(FACES).logits
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module")
+def hub(place):
+    users, orgs = {ALICE: "alice", BOB: "bob"}, {"org": ["alice"]}
+    with HubServer(place / "server", users=users, orgs=orgs, part_size=1 << 20) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(place, hub):
+    (place / "client").mkdir()
+    client = HubClient(place / "client", hub.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture(autouse=True)
+def no_cuts(hub):
+    yield
+    hub.cuts = lambda method, path: False
+
+
+def sent(hub, since=0):
+    """Paths of uploads."""
+    return [path for method, path, _ in hub.requests[since:] if method == "PUT"]
+
+
+def files_of(hub, repo, revision="main", kind="models"):
+    store = hub.store
+    return store.tree(store.load(kind, repo), revision)[1]
+
+
+def one_sentence(done, *parts):
+    assert done.code == 2, done.err
+    assert done.err.startswith("error: ")
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert "Traceback" not in done.err
+    for part in parts:
+        assert part in done.err
+    assert done.seconds < 5
+
+
+def test_a_trained_detector_goes_and_comes_back(client, hub, trained, place):
+    done = client.hiva("push", trained.folder, "org/tiny", "--license", "apache-2.0", token=ALICE)
+    assert done.code == 0, done.err
+    assert f"Sent to {hub.url}/org/tiny/commit/" in done.out
+    files = files_of(hub, "org/tiny")
+    assert {"config.json", "model.safetensors", "processor_config.json", "README.md", "modeling_hiva.py"} <= set(files)
+    for name in files:
+        assert name in (".gitattributes", *done.out.split())
+    done = client.hiva("pull", "org/tiny", "--out", place / "pulled")
+    assert done.code == 0, done.err
+    expected = logits(load_detector(trained.folder)[0])
+    assert torch.allclose(logits(load_detector(place / "pulled")[0]), expected, atol=1e-6)
+    torch.save(FACES, place / "faces.pt")
+    done = client.python(
+        "import torch; from transformers import AutoModel\n"
+        "model = AutoModel.from_pretrained('org/tiny').eval()\n"
+        f"print(model(torch.load('{place}/faces.pt')).logits.tolist())"
+    )
+    assert done.code == 0, done.err
+    assert torch.allclose(torch.tensor(json.loads(done.out.splitlines()[-1])), expected, atol=1e-5)
+
+
+def test_the_records_tell_nothing_of_this_machine(client, hub, trained, place):
+    client.hiva("push", trained.folder, "org/records", "--license", "mit", token=ALICE)
+    blobs = hub.store
+    told = json.loads(blobs.blob_path(files_of(hub, "org/records")["results.json"]["sha256"]).read_text())
+    assert told["data"] == "faces.parquet"
+    assert json.loads((trained.folder / "results.json").read_text())["data"].startswith("/")
+    for name, file in files_of(hub, "org/records").items():
+        if not name.endswith(".safetensors"):
+            assert str(trained.folder.parent) not in blobs.blob_path(file["sha256"]).read_text(errors="ignore"), name
+
+
+def test_the_card_says_what_was_measured_and_what_was_not(client, hub, trained, place):
+    client.hiva("push", trained.folder, "org/carded", "--license", "apache-2.0", token=ALICE)
+    text = hub.store.blob_path(files_of(hub, "org/carded")["README.md"]["sha256"]).read_text()
+    card = ModelCard(text)
+    results = json.loads((trained.folder / "results.json").read_text())
+    figures = {entry.metric_name: entry.metric_value for entry in card.data.eval_results}
+    known = {name: value for name, value in results["metrics"].items() if value is not None}
+    assert figures["AUC, mean"] == pytest.approx(known["mean_auc"], abs=1e-4)
+    for unit in ("AU12", "AU4", "AU6"):
+        assert (f"F1, {unit}" in figures) == (f"f1_{unit}" in known)
+    assert card.data.license == "apache-2.0"
+    assert "energy and carbon were not measured" in text
+    assert "skin tone" in text
+    # the data does not say which dataset it is
+    assert "Which data it was trained on is not told." in text
+    assert "None" not in text
+    assert "nan" not in text.split("```")[0]
+
+
+def test_a_card_that_lacks_something_is_not_sent(client, hub, trained, tmp_path):
+    one_sentence(client.hiva("push", trained.folder, "org/bare", token=ALICE), "must state a license", "--license")
+    folder = tmp_path / "edited"
+    shutil.copytree(trained.folder, folder)
+    assert client.hiva("card", folder, "org/edited", "--license", "mit", token=ALICE).code == 0
+    card = folder / "README.md"
+    text = card.read_text()
+    card.write_text(text.replace("## Consent", "## Something"))
+    one_sentence(client.hiva("push", folder, "org/edited", token=ALICE), "lacks Consent")
+    results = json.loads((folder / "results.json").read_text())
+    results["metrics"]["mean_auc"] = 0.99
+    (folder / "results.json").write_text(json.dumps(results))
+    card.write_text(text)
+    one_sentence(client.hiva("push", folder, "org/edited", token=ALICE), "must tell the figures of results.json")
+    card.write_text("---\nlicense: [\n---\n")
+    one_sentence(client.hiva("push", folder, "org/edited", token=ALICE), "valid YAML")
+    for repo in ("org/bare", "org/edited"):
+        assert not hub.store.exists("models", repo)
+
+
+def test_pickles_and_optimizers_stay_here(client, hub, trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    for name in ("optimizer.pt", "pytorch_model.bin", "training_args.bin", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    (folder / "checkpoint-5").mkdir()
+    (folder / "checkpoint-5" / "scheduler.pt").write_bytes(b"x")
+    done = client.hiva("push", folder, "org/clean", "--license", "mit", "--dry-run", token=ALICE)
+    assert done.code == 0, done.err
+    assert "Nothing was sent" in done.out
+    assert not hub.store.exists("models", "org/clean")
+    left = next(line for line in done.out.splitlines() if line.startswith("Left out:"))
+    for name in ("optimizer.pt", "pytorch_model.bin", "training_args.bin", "notes.txt", "checkpoint-5/scheduler.pt"):
+        assert name in left
+    client.hiva("push", folder, "org/clean", "--license", "mit", token=ALICE)
+    assert not {name for name in files_of(hub, "org/clean") if name.endswith((".pt", ".bin", ".txt"))}
+
+
+@pytest.mark.parametrize("damage", ["cut", "nan", "other"])
+def test_a_checkpoint_that_does_not_work_is_not_sent(client, hub, trained, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+        said = "must load"
+    elif damage == "nan":
+        model, processor = load_detector(folder)
+        with torch.no_grad():
+            model.hiva.vision_projection.proj.weight.fill_(float("nan"))
+        save_detector(model, processor, folder)
+        said = "logits are NaN"
+    else:
+        (folder / "config.json").write_text('{"model_type": "vit"}')
+        said = "must be a HiVA model"
+    one_sentence(client.hiva("push", folder, "org/broken", "--license", "mit", token=ALICE), said)
+    assert not hub.store.exists("models", "org/broken")
+
+
+def test_a_process_without_the_package_needs_the_flag_alone(hub, trained, client, place, tmp_path):
+    client.hiva("push", trained.folder, "org/remote", "--license", "mit", token=ALICE)
+    torch.save(FACES, tmp_path / "faces.pt")
+    script = (
+        "import sys; sys.modules['hiva_hf'] = None\nimport torch\nfrom transformers import AutoModel, AutoProcessor\n"
+        "model = AutoModel.from_pretrained('org/remote', trust_remote_code=True).eval()\n"
+        "processor = AutoProcessor.from_pretrained('org/remote', trust_remote_code=True)\n"
+        f"print([model(torch.load('{tmp_path}/faces.pt')).logits.tolist(), processor.labels])"
+    )
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    scores, labels = eval(run.stdout.splitlines()[-1])
+    assert torch.allclose(torch.tensor(scores), logits(load_detector(trained.folder)[0]), atol=1e-5)
+    assert labels == ["AU12", "AU4", "AU6"]
+
+
+def test_a_private_one_is_seen_by_those_who_may(client, hub, trained, place):
+    done = client.hiva("push", trained.folder, "org/secret", "--license", "mit", "--private", token=ALICE)
+    assert done.code == 0, done.err
+    assert client.hiva("pull", "org/secret", "--out", place / "mine", token=ALICE).code == 0
+    for token in (None, BOB):
+        done = client.hiva("pull", "org/secret", "--out", place / "theirs", token=token)
+        one_sentence(done, "org/secret must be a repository that you may see", "hf auth login")
+    assert not (place / "theirs" / "config.json").exists()
+    one_sentence(client.hiva("pull", "org/secret", "--out", place / "x", token="hf_wrong"), "HF_TOKEN")
+
+
+def test_a_branch_and_a_tag(client, hub, trained, place):
+    client.hiva("push", trained.folder, "org/named", "--license", "mit", token=ALICE)
+    done = client.hiva("push", trained.folder, "org/named", "--license", "cc0-1.0", "--revision", "next", token=ALICE)
+    assert done.code == 0, done.err
+    client.python(
+        "from huggingface_hub import HfApi; HfApi().create_tag('org/named', tag='v1', revision='next')", ALICE
+    )
+    for revision, licence in (("main", "mit"), ("next", "cc0-1.0"), ("v1", "cc0-1.0")):
+        done = client.hiva("pull", "org/named", "--out", place / revision, "--revision", revision)
+        assert done.code == 0, done.err
+        assert ModelCard.load(place / revision / "README.md").data.license == licence
+    done = client.hiva("pull", "org/named", "--out", place / "none", "--revision", "v9")
+    one_sentence(done, "org/named must have the revision", "--revision")
+
+
+def test_who_may_not_write_proposes(client, hub, trained):
+    client.hiva("push", trained.folder, "org/shared", "--license", "mit", token=ALICE)
+    before = files_of(hub, "org/shared")
+    done = client.hiva("push", trained.folder, "org/shared", "--license", "cc0-1.0", token=BOB)
+    one_sentence(done, "must not write to org/shared", "--pr")
+    done = client.hiva("push", trained.folder, "org/shared", "--license", "cc0-1.0", "--pr", token=BOB)
+    assert done.code == 0, done.err
+    assert f"{hub.url}/org/shared/discussions/1" in done.out
+    assert files_of(hub, "org/shared") == before
+    assert files_of(hub, "org/shared", "refs/pr/1")["README.md"] != before["README.md"]
+    one_sentence(client.hiva("push", trained.folder, "org/shared", "--license", "mit"), "HF_TOKEN")
+
+
+def test_an_upload_that_broke_off_goes_on(client, hub, place):
+    torch.manual_seed(0)
+    folder = place / "large"
+    model, processor = hiva_small(["AU1", "AU12"])
+    model.save_pretrained(folder, max_shard_size="6MB")
+    processor.save_pretrained(folder)
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert max(shard.stat().st_size for shard in shards) > 2 * hub.part_size
+    puts = []
+
+    def after_a_while(method, path):
+        if method == "PUT":
+            puts.append(path)
+        return len(puts) > 12
+
+    hub.cuts = after_a_while
+    done = client.hiva("push", folder, "org/large", "--license", "mit", token=ALICE)
+    one_sentence_or_slow(done, "broke off")
+    hub.cuts = lambda method, path: False
+    there = {blob.name for blob in hub.store.blobs.iterdir()}
+    since = len(hub.requests)
+    done = client.hiva("push", folder, "org/large", "--license", "mit", token=ALICE)
+    assert done.code == 0, done.err
+    again = {path.split("/")[3] for path in sent(hub, since)}
+    assert again
+    assert not again & there
+    files = files_of(hub, "org/large")
+    assert all(files[shard.name]["lfs"] for shard in shards)
+    assert client.hiva("pull", "org/large", "--out", place / "back").code == 0
+    assert torch.allclose(logits(load_detector(place / "back")[0]), logits(model), atol=1e-6)
+
+
+def one_sentence_or_slow(done, *parts):
+    done.seconds = 0
+    one_sentence(done, *parts)
+
+
+def test_a_fetch_that_broke_off_goes_on(client, hub, place):
+    asked = []
+
+    def the_third(method, path):
+        if method == "GET" and path.startswith("/_cdn"):
+            asked.append(path)
+        return len(asked) == 2
+
+    client.hiva("push", place / "large", "org/fetched", "--license", "mit", token=ALICE)
+    hub.cuts = the_third
+    client.hiva("pull", "org/fetched", "--out", place / "fetched")
+    hub.cuts = lambda method, path: False
+    assert client.hiva("pull", "org/fetched", "--out", place / "fetched").code == 0
+    load_detector(place / "fetched")
+
+
+def test_offline_with_and_without_a_cache(client, hub, trained, place):
+    client.hiva("push", trained.folder, "org/cached", "--license", "mit", token=ALICE)
+    ask = "from hiva_hf.checkpoint import load_detector; print(load_detector('org/cached')[0].config.au_names)"
+    assert client.python(ask).code == 0
+    offline = HubClient(place / "client", hub.url, HF_HUB_OFFLINE="1")
+    (place / "cold").mkdir()
+    cold = HubClient(place / "cold", hub.url, HF_HUB_OFFLINE="1")
+    (place / "gone").mkdir()
+    gone = HubClient(place / "gone", "http://127.0.0.1:9")
+    try:
+        since = len(hub.requests)
+        done = offline.python(ask)
+        assert done.code == 0, done.err
+        assert "AU12" in done.out
+        assert len(hub.requests) == since
+        for far, said in ((cold, "HF_HUB_OFFLINE"), (gone, "127.0.0.1:9")):
+            for command in (("pull", "org/cached", "--out", place / "x"), ("predict", place, "-c", "org/cached")):
+                (place / "p.png").touch()
+                done = far.hiva(*command)
+                one_sentence_or_slow(done, said)
+                assert done.seconds < 3
+    finally:
+        for far in (offline, cold, gone):
+            far.close()
+
+
+def test_an_adapter_alone_on_its_base(client, hub, place, tmp_path):
+    torch.manual_seed(0)
+    model, processor = hiva_small_text(["AU1", "AU12"])
+    save_detector(model, processor, place / "base")
+    assert client.hiva("push", place / "base", "org/base", "--license", "mit", token=ALICE).code == 0
+    adapted = add_text_lora(model, text_lora_config(4))
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.2)
+    adapted.save_pretrained(tmp_path / "adapter")
+    refused = client.hiva("push", tmp_path / "adapter", "org/lora", "--adapter", "--license", "mit", token=ALICE)
+    one_sentence(refused, "must name its base on the Hub", "--base org/name")
+    options = ("--adapter", "--base", "org/base", "--license", "mit")
+    done = client.hiva("push", tmp_path / "adapter", "org/lora", *options, token=ALICE)
+    assert done.code == 0, done.err
+    files = files_of(hub, "org/lora")
+    assert set(files) == {".gitattributes", "adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert sum(file["size"] for file in files.values()) < 200_000
+    assert (
+        json.loads(hub.store.blob_path(files["adapter_config.json"]["sha256"]).read_text())["base_model_name_or_path"]
+        == "org/base"
+    )
+    card = ModelCard(hub.store.blob_path(files["README.md"]["sha256"]).read_text())
+    assert card.data.base_model == "org/base"
+    torch.save(FACES, tmp_path / "faces.pt")
+    # the card's own code
+    code = card.text.split("```python\n")[1].split("```")[0]
+    done = client.python(f"import torch\n{code}\nprint(model(torch.load('{tmp_path}/faces.pt')).logits.tolist())")
+    assert done.code == 0, done.err
+    expected = logits(adapted.merge_and_unload())
+    assert torch.allclose(torch.tensor(json.loads(done.out.splitlines()[-1])), expected, atol=1e-5)
+
+
+def test_the_code_of_a_model_card_runs(client, hub, trained, crops, place, tmp_path):
+    client.hiva("push", trained.folder, "org/snippets", "--license", "mit", token=ALICE)
+    card = ModelCard(hub.store.blob_path(files_of(hub, "org/snippets")["README.md"]["sha256"]).read_text())
+    with_package, alone = (part.split("```")[0] for part in card.text.split("```python\n")[1:])
+    shutil.copy(crops[0], tmp_path / "face.jpg")
+    here = f"import os; os.chdir({str(tmp_path)!r})\n"
+    done = client.python(here + with_package)
+    assert done.code == 0, done.err
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", f"{here}import sys; sys.modules['hiva_hf'] = None\n{alone}"],
+        capture_output=True, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert set(eval(run.stdout.splitlines()[-1])) == {"AU12", "AU4", "AU6"}
+
+
+def test_rendered_faces_are_shared_and_licensed_ones_are_not(client, hub, data, tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    table = pq.read_table(data)
+    pq.write_table(table, folder / "faces-00000.parquet")
+    options = ("--dataset", "--license", "mit", "--trained-on", "rendered faces")
+    done = client.hiva("push", folder, "org/faces", *options, token=ALICE)
+    assert done.code == 0, done.err
+    files = files_of(hub, "org/faces", kind="datasets")
+    card = DatasetCard(hub.store.blob_path(files["README.md"]["sha256"]).read_text())
+    assert f"{len(table)} rows of 4 rendered people" in card.text
+    assert "nobody in them exists" in card.text
+    code = card.text.split("```python\n")[1].split("```")[0]
+    done = client.python(f"{code}\nprint(len(faces))")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == str(len(table))
+
+    licensed = table.append_column("dataset", pa.array(["BP4D"] * len(table)))
+    pq.write_table(licensed, folder / "faces-00000.parquet")
+    done = client.hiva("push", folder, "org/leak", *options, token=ALICE)
+    one_sentence(done, "BP4D must not be passed on", "images and labels")
+    pq.write_table(licensed.drop_columns(["image"]), folder / "faces-00000.parquet")
+    one_sentence(client.hiva("push", folder, "org/leak", *options, token=ALICE), "holds labels")
+    derived = licensed.select(["subject_id", "frame", "dataset", "box", "landmarks"])
+    pq.write_table(derived, folder / "faces-00000.parquet")
+    done = client.hiva("push", folder, "org/derived", "--dataset", "--license", "mit", token=ALICE)
+    assert done.code == 0, done.err
+    assert not hub.store.exists("datasets", "org/leak")
+
+
+def test_the_trainer_and_the_classes_push_too(client, hub, place, data):
+    script = f"""
+from hiva_hf import build_trainer, hiva_small, training_arguments
+from hiva_hf.data import load_rendered
+faces = load_rendered({str(data)!r}, aus=["AU1", "AU12"])
+model, processor = hiva_small(["AU1", "AU12"])
+processor.push_to_hub("org/pieces")
+model.push_to_hub("org/pieces")
+arguments = training_arguments(
+    {str(place / "run")!r}, max_steps=1, per_device_train_batch_size=2, hub_model_id="org/trained", eval_strategy="no",
+    save_strategy="no", load_best_model_at_end=False, disable_tqdm=True,
+)
+trainer = build_trainer(model, processor, {{"train": faces}}, arguments)
+trainer.train()
+trainer.push_to_hub()
+"""
+    done = client.python(script, token=ALICE)
+    assert done.code == 0, done.err
+    assert {"config.json", "model.safetensors", "processor_config.json"} <= set(files_of(hub, "org/pieces"))
+    assert {"config.json", "model.safetensors", "README.md"} <= set(files_of(hub, "org/trained"))
+    assert not [name for name in files_of(hub, "org/trained") if name.startswith("optimizer")]
+
+
+def test_what_the_command_does_not_take(client, trained):
+    one_sentence(client.hiva("push", trained.folder, "noslash"), "`repo` must be org/name; got noslash")
+    one_sentence(client.hiva("push", trained.folder, "org/bad name"), "org/bad name")
+    one_sentence(client.hiva("push", trained.folder, "org/x", "--adapter", "--dataset"), "give one of them")
+    one_sentence(client.hiva("push", trained.folder, "org/x", "--base", "org/y"), "`--base` belongs to `--adapter`")
+    one_sentence(client.hiva("push", trained.folder / "none", "org/x"), "there is none at")
+    one_sentence(client.hiva("push", trained.folder, "org/x", "--adapter"), "must hold an adapter")
