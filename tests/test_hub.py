@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from hiva_hf.checkpoint import load_detector
 from hiva_hf.lora import add_text_lora, text_lora_config
 from hiva_hf.training import save_detector
 
+CARDS = Path(__file__).parents[1] / "hub_cards"
 ALICE, BOB = "hf_alice", "hf_bob"
 FACES = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(3))
 
@@ -402,6 +404,32 @@ def test_rendered_faces_are_shared_and_licensed_ones_are_not(client, hub, data, 
     done = client.hiva("push", folder, "org/derived", "--dataset", "--license", "mit", token=ALICE)
     assert done.code == 0, done.err
     assert not hub.store.exists("datasets", "org/leak")
+
+
+def test_the_metric_is_a_space_that_evaluate_loads(client, hub, tmp_path):
+    done = client.hiva("push", CARDS / "au_f1", "org/au_f1", "--space", token=ALICE)
+    assert done.code == 0, done.err
+    assert {"README.md", "au_f1.py"} <= set(files_of(hub, "org/au_f1", kind="spaces"))
+    done = client.python(
+        "import evaluate\nmetric, names = evaluate.load('org/au_f1'), ['AU1', 'AU4']\n"
+        "print(metric.compute(predictions=[[0.9, 0.2], [0.1, 0.3]], references=[[1, -100], [0, 1]], names=names))"
+    )
+    assert done.code == 0, done.err
+    assert "'f1_AU1': 1.0" in done.out
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# Nothing runs it\n")
+    one_sentence(client.hiva("push", tmp_path, "org/nothing", "--space", token=ALICE), "must name the `sdk`")
+
+
+def test_the_demo_goes_without_what_lies_beside_it(client, hub, tmp_path):
+    shutil.copytree(CARDS / "space", tmp_path / "space")
+    (tmp_path / "space" / "__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "space" / "__pycache__" / "app.pyc").write_bytes(b"x")
+    (tmp_path / "space" / "secret.env").write_text("TOKEN=1")
+    done = client.hiva("push", tmp_path / "space", "org/demo", "--space", token=ALICE)
+    assert done.code == 0, done.err
+    files = set(files_of(hub, "org/demo", kind="spaces"))
+    assert {"README.md", "app.py", "requirements.txt"} <= files
+    assert not files & {"secret.env", "__pycache__/app.pyc"}
 
 
 def test_the_trainer_and_the_classes_push_too(client, hub, place, data):

@@ -17,6 +17,7 @@ TrainedOn = Annotated[
 Adapter = Annotated[bool, typer.Option("--adapter", help="The adapter alone.")]
 Base = Annotated[str | None, typer.Option(help="With --adapter: Hub id of the detector it belongs to.")]
 Faces = Annotated[bool, typer.Option("--dataset", help="Prepared faces, as `hiva data prepare` writes.")]
+Space = Annotated[bool, typer.Option("--space", help="A Space, or a metric of evaluate, which is one too.")]
 
 
 def push(
@@ -27,6 +28,7 @@ def push(
     adapter: Adapter = False,
     base: Base = None,
     dataset: Faces = False,
+    space: Space = False,
     license: License = None,
     trained_on: TrainedOn = "",
     pull_request: Annotated[bool, typer.Option("--pr", help="Propose it; whoever may write there decides.")] = False,
@@ -41,7 +43,7 @@ def push(
     from ..hub import push as send
     from ..hub.contents import shown_size
 
-    upload = _upload(folder, repo, adapter, base, dataset, license, names(trained_on))
+    upload = _upload(folder, repo, adapter, base, dataset, license, names(trained_on), space)
     try:
         for name, size in upload.files.items():
             typer.echo(f"{shown_size(size):>9}  {name}")
@@ -65,12 +67,13 @@ def pull(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     dataset: Annotated[bool, typer.Option("--dataset", help="A dataset.")] = False,
+    space: Annotated[bool, typer.Option("--space", help="A Space.")] = False,
 ):
     """Fetch a repository of the Hub into a folder; what is there already is not fetched again."""
     from ..hub import pull as fetch
     from ..hub.contents import shown_size
 
-    files = fetch(repo, out, revision=revision, repo_type="dataset" if dataset else "model")
+    files = fetch(repo, out, revision=revision, repo_type="dataset" if dataset else "space" if space else "model")
     size = sum(file.stat().st_size for file in files)
     typer.echo(f"{len(files)} files, {shown_size(size)}, in {out}")
 
@@ -100,18 +103,29 @@ def card(
         upload.close()
 
 
-def _upload(folder: Path, repo: str, adapter: bool, base: str | None, dataset: bool, license: str | None, data: list):
+def _upload(
+    folder: Path,
+    repo: str,
+    adapter: bool,
+    base: str | None,
+    dataset: bool,
+    license: str | None,
+    data: list[str],
+    space: bool = False,
+):
     from huggingface_hub.utils import validate_repo_id
 
-    from ..hub import adapter_upload, dataset_upload, model_upload
+    from ..hub import adapter_upload, dataset_upload, model_upload, space_upload
 
     if repo.count("/") != 1:
         raise ValueError(f"`repo` must be org/name; got {repo}.")
     validate_repo_id(repo)
-    if adapter and dataset:
-        raise ValueError("`--adapter` and `--dataset` are two kinds of things to send; give one of them.")
+    if adapter + dataset + space > 1:
+        raise ValueError("`--adapter`, `--dataset` and `--space` are kinds of things to send; give one of them.")
     if base is not None and not adapter:
         raise ValueError("`--base` belongs to `--adapter`.")
+    if space:
+        return space_upload(folder)
     if adapter:
         return adapter_upload(folder, repo, base, license, data)
     return (dataset_upload if dataset else model_upload)(folder, repo, license, data)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import yaml
-from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCard
 
 from .measured import (
     MISSING,
@@ -27,6 +27,7 @@ _TAGS = ["facial-action-units", "face", "hiva"]
 _SECTIONS = {
     "model": ("Use", "Results", "Training", "Intended use", "Limits", "Bias", "Consent"),
     "adapter": ("Use", "Training", "Results", "Limits", "Consent"),
+    "space": (),
     "dataset": ("Columns", "How it was made", "Terms", "People"),
 }
 
@@ -189,17 +190,19 @@ def card_problems(text: str, kind: str = "model", results: dict | None = None) -
 
     Args:
         text (`str`): Of `README.md`.
-        kind (`str`, defaults to `"model"`): `"model"`, `"adapter"` or `"dataset"`.
+        kind (`str`, defaults to `"model"`): `"model"`, `"adapter"`, `"dataset"` or `"space"`.
         results (`dict`, *optional*): Of `results.json`, which the figures of the card must be those of.
 
     Returns:
         `list[str]`: One sentence each, with the cure; empty where it is complete.
     """
     try:
-        card = (DatasetCard if kind == "dataset" else ModelCard)(text)
+        card = {"dataset": DatasetCard, "space": SpaceCard}.get(kind, ModelCard)(text)
     except (ValueError, yaml.YAMLError) as error:
         return [f"README.md must begin with valid YAML between lines of ---; {' '.join(str(error).split())}."]
     problems = []
+    if kind == "space" and not card.data.to_dict().get("sdk"):
+        problems.append("README.md must name the `sdk` of a Space, such as gradio, or static for a metric.")
     entries = getattr(card.data, "eval_results", None) or []
     if not card.data.to_dict().get("license"):
         problems.append("README.md must state a license; give --license, an identifier of the Hub such as apache-2.0.")

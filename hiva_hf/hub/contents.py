@@ -22,6 +22,7 @@ _MODEL_FILES = (
     "splits.json", "calibration.json", "*.png", "*.jpg",
 )  # fmt: skip
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md", "results.json")
+_SPACE_FILES = ("*.py", "requirements.txt", "packages.txt", "README.md", "*.css", "*.png", "*.jpg")
 _DATASET_FILES = ("*.parquet", "prepare.json", "dropped.csv", "README.md")
 # fields of records in which a path of this machine may stand
 _PATHS = ("data", "checkpoint", "bank", "text_encoder", "boxes", "root")
@@ -35,7 +36,7 @@ class Upload:
 
     Args:
         folder (`Path`): Copies of the files, which go away with `close`.
-        kind (`str`): `"model"`, `"adapter"` or `"dataset"`.
+        kind (`str`): `"model"`, `"adapter"`, `"dataset"` or `"space"`.
         files (`dict[str, int]`): Bytes by name.
         left_out (`list[str]`): Files that are not sent.
         problems (`list[str]`): One sentence each; with any of them nothing is sent.
@@ -50,7 +51,7 @@ class Upload:
     @property
     def repo_type(self) -> str:
         """`str`: As the Hub calls it."""
-        return "dataset" if self.kind == "dataset" else "model"
+        return self.kind if self.kind in ("dataset", "space") else "model"
 
     @property
     def size(self) -> int:
@@ -219,6 +220,18 @@ def dataset_upload(
     return _with_card(upload, lambda: dataset_card(upload.folder, repo_id, license, names))
 
 
+def space_upload(folder: str | Path) -> Upload:
+    """A Space: the demo, or a metric of evaluate, which is one too. Its `README.md` says what runs it.
+
+    Args:
+        folder (`str` or `Path`): With `README.md`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    return _with_card(_staged(Path(folder), "space", _SPACE_FILES), str)
+
+
 def shown_size(size: float) -> str:
     """Bytes for a person."""
     for unit in ("B", "kB", "MB"):
@@ -228,4 +241,4 @@ def shown_size(size: float) -> str:
     return f"{size:.3g} GB"
 
 
-__all__ = ["Upload", "adapter_upload", "dataset_upload", "model_upload", "shown_size"]
+__all__ = ["Upload", "adapter_upload", "dataset_upload", "model_upload", "shown_size", "space_upload"]

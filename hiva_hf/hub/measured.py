@@ -9,7 +9,7 @@ from ..facs import au_meaning
 
 MISSING = "not told"
 _METRICS = {"f1": "F1", "auc": "AUC", "icc": "ICC(3,1)", "mae": "mean absolute error"}
-_FOLDERS = (Path(__file__).parent / "cards", Path(__file__).parents[2] / "hub_cards")
+_FOLDERS = (Path(__file__).parent / "card_files", Path(__file__).parents[2] / "hub_cards")
 
 
 def card_file(name: str) -> Path:
@@ -106,8 +106,8 @@ def protocol_of(results: dict) -> str:
     people, faces = results.get("people", {}), results.get("faces", {})
     tested = people.get("test")
     who = f"{faces.get('test', '?')} frames of {tested} people" if tested else "people"
-    chosen = "The epoch was chosen on others." if people.get("validation") else "The last epoch was taken."
-    return f"On {who} whom the training never saw (part `{results.get('part', MISSING)}`). {chosen}"
+    chosen = f"The epoch was chosen on {people['validation']} others." if people.get("validation") else ""
+    return f"On {who} whom the training never saw (part `{results.get('part', MISSING)}`). {chosen}".strip()
 
 
 def evaluations(results: dict, labels: list[str], name: str) -> list[EvalResult]:
@@ -159,6 +159,5 @@ def cost_of(results: dict) -> str:
 
 
 def alignment_of_crops(results: dict) -> str:
-    """How faces were cut out."""
-    told = results.get("alignment")
-    return ", ".join(f"{key} {value}" for key, value in told.items()) if told else "how is not told here"
+    """How faces were cut out; empty where it is not told."""
+    return ", ".join(f"{key} {value}" for key, value in (results.get("alignment") or {}).items())

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, SpaceCard, constants, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -51,7 +51,8 @@ def push(
         raise ValueError(" ".join(upload.problems))
     api, kind = HfApi(), upload.repo_type
     if not create_pr:
-        api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+        sdk = SpaceCard.load(upload.folder / "README.md").data.sdk if kind == "space" else None
+        api.create_repo(repo_id, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
     try:
