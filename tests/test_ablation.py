@@ -118,3 +118,18 @@ def test_the_grid_from_faces_to_tables(data, tmp_path):
     assert "seed" not in again.stdout
     assert (tmp_path / "subjects.csv").read_bytes() == before
     assert "| full | random text |" in (tmp_path / "tables.md").read_text()
+
+
+def test_hidden_action_units_without_labels_and_with_few(data, tmp_path):
+    out = tmp_path / "open.csv"
+    call = [
+        *(sys.executable, EXAMPLES / "measure_open_vocabulary.py", "--data", data, "--out", out, "--size", 32),
+        *("--seeds", "0", "--epochs", 1, "--people", "0,1", "--hidden", "12,14"),
+    ]
+    done = subprocess.run([*map(str, call)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(out)
+    assert set(rows["people"]) == {0, 1}
+    assert set(rows[rows["group"] == "hidden"]["au"]) == {"AU12", "AU14"}
+    assert (rows.groupby(["people", "design"])["au"].nunique() == rows["au"].nunique()).all()
+    assert "Labels of the hidden ones: none" in done.stdout
