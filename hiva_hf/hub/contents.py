@@ -22,7 +22,7 @@ _MODEL_FILES = (
     "splits.json", "calibration.json", "*.png", "*.jpg",
 )  # fmt: skip
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md", "results.json")
-_SPACE_FILES = ("*.py", "requirements.txt", "packages.txt", "README.md", "*.css", "*.png", "*.jpg")
+_SPACE_FILES = ("*.py", "*.md", "*.css", "requirements.txt", "packages.txt", "*.png", "*.jpg")
 _DATASET_FILES = ("*.parquet", "prepare.json", "dropped.csv", "README.md")
 # fields of records in which a path of this machine may stand
 _PATHS = ("data", "checkpoint", "bank", "text_encoder", "boxes", "root")
