@@ -1,4 +1,4 @@
-"""Registration with the Auto classes, at the moment they are first imported.
+"""Registration with the Auto classes and `pipeline`, at the moment they are first imported.
 
 Registering needs the classes, and they need torch and half of transformers. To import all of that with `import hiva_hf`
 would cost several times what `import transformers` costs, so the registration waits until somebody imports the Auto
@@ -52,12 +52,25 @@ def _register_processor() -> None:
     AutoProcessor.register(HiVAConfig, HiVAProcessor, exist_ok=True)
 
 
-# the module of the Auto classes that each registration waits for
+def _register_pipeline() -> None:
+    from transformers import AutoModelForImageClassification
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from .pipeline_hiva import TASK, FacialActionUnitsPipeline
+
+    if TASK not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK, FacialActionUnitsPipeline, pt_model=AutoModelForImageClassification, type="image"
+        )
+
+
+# the module of transformers that each registration waits for
 _WAITING: dict[str, Callable[[], None]] = {
     "transformers.models.auto.configuration_auto": _register_config,
     "transformers.models.auto.modeling_auto": _register_models,
     "transformers.models.auto.image_processing_auto": _register_image_processors,
     "transformers.models.auto.processing_auto": _register_processor,
+    "transformers.pipelines": _register_pipeline,
 }
 
 
@@ -113,7 +126,10 @@ class _AutoFinder(MetaPathFinder):
 
 
 def register() -> None:
-    """Register HiVA with AutoConfig, AutoModel, AutoModelForImageClassification, AutoImageProcessor and AutoProcessor.
+    """Register HiVA with the Auto classes, and its pipeline.
+
+    With AutoConfig, AutoModel, AutoModelForImageClassification, AutoImageProcessor and AutoProcessor, and
+    `facial-action-units` with `pipeline`.
 
     `import hiva_hf` calls it. What transformers has not imported yet is registered when it does.
     """

@@ -1,12 +1,37 @@
 """HiVA configuration: the two towers, the action units, and a switch for each element of the paper."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Literal
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+import transformers
+
+from ._version import __version__
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d{1,9}", version)[:3]))
+
+
+# pip sees to the requirements of the package; code that came with a checkpoint asks, before it imports what others lack
+_REMOTE = __name__.startswith("transformers_modules.")
+_INSTALLED = _numbers(transformers.__version__)
+_CURE = (
+    f"The code of this HiVA checkpoint was written for transformers>=5.20,<6; installed is {transformers.__version__}. "
+    "Run pip install 'transformers>=5.20,<6'."
+)
+if _REMOTE and _INSTALLED < (5, 20):
+    raise ImportError(_CURE)
+
+from huggingface_hub.dataclasses import strict  # noqa: E402
+from transformers import AutoConfig  # noqa: E402
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+logger = logging.get_logger(__name__)
+if _REMOTE and _INSTALLED >= (6,):
+    logger.warning(_CURE)
 
 _BP4D = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
 # text encoders that are trained to summarise a sentence at its last token
@@ -81,6 +106,7 @@ class HiVAConfig(PreTrainedConfig):
         calibration_temperatures (`list[float]`, *optional*):
             What the logit of each AU is divided by, so that its sigmoid is a probability; see [`fit_calibration`].
         calibration_biases (`list[float]`, *optional*): What is added to each of them then.
+        hiva_version (`str`, *optional*): Version of hiva_hf that wrote the file; of a new configuration none.
 
     Raises:
         StrictDataclassError: If a field breaks its rule; the message names field, rule, value and cure.
@@ -156,6 +182,7 @@ class HiVAConfig(PreTrainedConfig):
     alignment_loss_weight: int | float = 0.0
     calibration_temperatures: list[int | float] | None = None
     calibration_biases: list[int | float] | None = None
+    hiva_version: str | None = None
 
     def __post_init__(self, **kwargs):
         if self.id2label is None and kwargs.get("num_labels") is None:
@@ -195,6 +222,23 @@ class HiVAConfig(PreTrainedConfig):
             if self.text_pooling is None:
                 last = self.text_config.model_type in _LAST_TOKEN_ENCODERS
                 self.text_pooling = "last" if last else "mean"
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in transformers; says so where a newer hiva_hf wrote the file."""
+        wrote = config_dict.get("hiva_version")
+        if isinstance(wrote, str) and _numbers(wrote) > _numbers(__version__):
+            logger.warning_once(
+                f"A newer hiva_hf, {wrote[:20]}, wrote this checkpoint; here is {__version__}: pip install -U hiva-hf."
+            )
+        if not _REMOTE:
+            # transformers would insist on running a checkpoint's own pipeline where the package has registered the same
+            config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self):
+        """`dict`: As in transformers, with the version of hiva_hf that writes it."""
+        return {**super().to_dict(), "hiva_version": __version__}
 
     @property
     def vision_hidden_size(self) -> int:
@@ -252,7 +296,7 @@ class HiVAConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
         for name in ("layer_norm_eps", "initializer_range"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be positive; got {getattr(self, name)}.")
         if not 0 <= self.alignment_loss_weight < math.inf:
             raise ValueError(

@@ -57,12 +57,21 @@ class HiVAPreTrainedModel(PreTrainedModel):
         with no more than a warning. `from_pretrained` reads both. The code travels along, and the configuration names
         every class in it: a saved detector loads as `AutoModel` too where hiva_hf is not installed.
         """
+        from .pipeline_hiva import CUSTOM_PIPELINES  # by this import the copier finds the file
+
         self.config.auto_map = {
             "AutoConfig": "configuration_hiva.HiVAConfig",
             "AutoModel": f"modeling_hiva.{type(self).__name__}",
             "AutoModelForImageClassification": "modeling_hiva.HiVAForImageClassification",
         }
-        return super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
+        self.config.custom_pipelines = CUSTOM_PIPELINES
+        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
+        del self.config.custom_pipelines
+
+    @classmethod
+    def from_pretrained(cls, *args, use_safetensors: bool = True, **kwargs):
+        """As in transformers, but weights are read from safetensors alone: no pickle unless asked for."""
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     def enable_input_require_grads(self):
         """As in transformers, also for towers whose embeddings return a tuple (Swin)."""

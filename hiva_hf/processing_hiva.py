@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import numpy as np
 import torch
@@ -18,6 +19,37 @@ def bank_identifier(bank: dict) -> str:
     """
     text = json.dumps(bank.get("descriptions", {}), sort_keys=True, ensure_ascii=False)
     return f"{bank.get('bank_id', 'custom')}@{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _check_types(bank, thresholds, labels, problem_type) -> None:
+    """What a `processor_config.json` can hold in place of what belongs there."""
+    if not isinstance(bank, dict | None):
+        raise ValueError(f"`description_bank` must be the content of a description bank; got {type(bank).__name__}.")
+    entries = (bank or {}).get("descriptions", {})
+    for label, entry in entries.items() if isinstance(entries, dict) else [("descriptions", None)]:
+        told = entry.get("descriptions") if isinstance(entry, dict) else None
+        if not isinstance(told, list) or not all(
+            isinstance(item, dict) and _is_text(item.get("text")) for item in told
+        ):
+            raise ValueError(
+                "`description_bank` must give each action unit a list of descriptions with their text; that of "
+                f"{label} is none. See `hiva bank validate`."
+            )
+    values = thresholds.values() if isinstance(thresholds, dict) else () if thresholds is None else [thresholds]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"`thresholds` must be finite numbers by action unit; got {value!r}.")
+    if labels is not None and not (isinstance(labels, list | tuple) and all(map(_is_text, labels))):
+        raise ValueError(f"`labels` must be a list of names of action units; got {labels!r}.")
+    if problem_type not in (None, "multi_label_classification", "regression"):
+        raise ValueError(
+            "`problem_type` must be 'multi_label_classification' (occurrence) or 'regression' (intensity); "
+            f"got {problem_type!r}."
+        )
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 class HiVAProcessor(ProcessorMixin):
@@ -37,7 +69,8 @@ class HiVAProcessor(ProcessorMixin):
             As in [`HiVAConfig`]; with `"regression"`, `post_process` gives intensities. By default occurrence.
 
     Raises:
-        ValueError: If the bank lacks descriptions of an AU, or `thresholds` names an AU that is not in `labels`.
+        ValueError: If the bank lacks descriptions of an AU, `thresholds` names an AU that is not in `labels`, or an
+            argument is of another type.
     """
 
     _auto_class = "AutoProcessor"
@@ -57,6 +90,7 @@ class HiVAProcessor(ProcessorMixin):
             super().__init__(image_processor)
         else:
             super().__init__(image_processor, tokenizer)
+        _check_types(description_bank, thresholds, labels, problem_type)
         self.description_bank = description_bank
         self.labels = list((description_bank or {}).get("descriptions", {})) if labels is None else list(labels)
         self.thresholds = thresholds

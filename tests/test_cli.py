@@ -218,3 +218,15 @@ def test_an_interrupted_run_goes_on(hiva, place, trained, data):
     count = len(before["log_history"])
     assert count > 0
     assert str(after["log_history"][:count]) == str(before["log_history"])
+
+
+def test_a_record_that_is_none_is_told(hiva, trained, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(trained.folder, folder)
+    (folder / "results.json").write_text("[1, 2]")
+    fails_with(hiva("evaluate", "-c", folder), "results.json", "must hold a JSON object")
+    (folder / "results.json").unlink()
+    (folder / "splits.json").write_text("{")
+    fails_with(hiva("evaluate", "-c", folder), "splits.json", "must hold a JSON object")

@@ -43,8 +43,7 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str):
 
     folder, subjects = Path(checkpoint), None
     if data is None:
-        stored = folder / "results.json"
-        trained_on = json.loads(stored.read_text(encoding="utf-8")).get("data") if stored.is_file() else None
+        trained_on = _record(folder / "results.json").get("data")
         data = None if trained_on is None else Path(trained_on)
     if part != "all":
         splits = splits_of(checkpoint)
@@ -58,8 +57,20 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str):
 
 def splits_of(checkpoint: str) -> dict[str, list[str]]:
     """Who trained, validated and tested a checkpoint; empty where it does not tell."""
-    stored = Path(checkpoint) / "splits.json"
-    return json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+    return _record(Path(checkpoint) / "splits.json")
+
+
+def _record(file: Path) -> dict:
+    """What lies beside a checkpoint; empty where nothing does."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a JSON object; it does not. Delete it, or copy the checkpoint anew.")
+    return content
 
 
 @contextmanager

@@ -17,8 +17,10 @@ class SentenceEncoder:
     def __init__(self, name: str, revision: str | None = None):
         from transformers import AutoModel, AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        self.model = AutoModel.from_pretrained(name, revision=revision).eval()
+        # the name may come from a checkpoint of others: no code of theirs runs, and no pickle is read
+        kwargs = {"revision": revision, "trust_remote_code": False}
+        self.tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
+        self.model = AutoModel.from_pretrained(name, use_safetensors=True, **kwargs).eval()
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:

@@ -1,0 +1,100 @@
+"""What DDCA and CDCA are made of: cross-attention that broadcasts, and a feed-forward layer.
+
+A reconstruction; the paper (arXiv 2602.14425) names the modules, not what is inside them.
+"""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_hiva import HiVAConfig
+
+
+def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Plain attention that also returns its weights; query (batch, heads, Q, d), key and value (batch, heads, C, d)."""
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+
+
+class HiVACrossAttention(nn.Module):
+    """Multi-head cross-attention over the last two dimensions; the dimensions before them broadcast.
+
+    Projections run before the broadcast, so what does not depend on the image is projected once for all images.
+    """
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = False
+        self.query_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.context_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def _split_heads(self, states: torch.Tensor, leading: torch.Size) -> torch.Tensor:
+        states = states.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-2, -3)
+        return states.expand(*leading, -1, -1, -1).reshape(-1, *states.shape[-3:])
+
+    def forward(
+        self, hidden_states: torch.Tensor, context: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend from `hidden_states` to `context`.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(..., Q, hidden_size)`): Queries.
+            context (`torch.Tensor` of shape `(..., C, hidden_size)`): Keys and values.
+            output_attentions (`bool`, defaults to `False`): Whether to return weights, which takes eager attention.
+
+        Returns:
+            `tuple`: The update of shape `(..., Q, hidden_size)`, without the residual, and the weights of shape
+            `(..., Q, C)`, mean over heads, or `None`.
+        """
+        leading = torch.broadcast_shapes(hidden_states.shape[:-2], context.shape[:-2])
+        context = self.context_norm(context)
+        query = self._split_heads(self.q_proj(self.query_norm(hidden_states)), leading)
+        key = self._split_heads(self.k_proj(context), leading)
+        value = self._split_heads(self.v_proj(context), leading)
+
+        implementation = "eager" if output_attentions else self.config._attn_implementation
+        attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        update, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            attention_mask=None,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+        )
+        update = update.flatten(-2).unflatten(0, leading)
+        update = self.dropout(self.out_proj(update))
+        return update, weights.mean(dim=1).unflatten(0, leading) if output_attentions else None
+
+
+class HiVAFeedForward(nn.Module):
+    """Pre-norm feed-forward layer with its residual; (..., D) to (..., D)."""
+
+    def __init__(self, config: HiVAConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Add the layer's update to `hidden_states`."""
+        return hidden_states + self.dropout(self.fc2(self.activation(self.fc1(self.norm(hidden_states)))))
+
+
+__all__ = ["HiVACrossAttention", "HiVAFeedForward"]
