@@ -221,8 +221,6 @@ def test_an_interrupted_run_goes_on(hiva, place, trained, data):
 
 
 def test_a_record_that_is_none_is_told(hiva, trained, tmp_path):
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(trained.folder, folder)
     (folder / "results.json").write_text("[1, 2]")

@@ -187,23 +187,27 @@ def test_a_checkpoint_that_does_not_work_is_not_sent(client, hub, trained, tmp_p
     assert not hub.store.exists("models", "org/broken")
 
 
-def test_a_process_without_the_package_needs_the_flag_alone(hub, trained, client, place, tmp_path):
+def test_a_process_without_the_package_needs_the_flag_alone(hub, trained, client, crops, tmp_path):
     client.hiva("push", trained.folder, "org/remote", "--license", "mit", token=ALICE)
     torch.save(FACES, tmp_path / "faces.pt")
     script = (
         "import sys; sys.modules['hiva_hf'] = None\nimport torch\nfrom transformers import AutoModel, AutoProcessor\n"
         "model = AutoModel.from_pretrained('org/remote', trust_remote_code=True).eval()\n"
         "processor = AutoProcessor.from_pretrained('org/remote', trust_remote_code=True)\n"
-        f"print([model(torch.load('{tmp_path}/faces.pt')).logits.tolist(), processor.labels])"
+        "from transformers import pipeline\n"
+        "read = pipeline('facial-action-units', model='org/remote', trust_remote_code=True)\n"
+        f"(face,) = read({str(crops[0])!r}, cropped=True)\n"
+        f"print([model(torch.load('{tmp_path}/faces.pt')).logits.tolist(), processor.labels, face])"
     )
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment}
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    scores, labels = eval(run.stdout.splitlines()[-1])
+    scores, labels, face = eval(run.stdout.splitlines()[-1])
     assert torch.allclose(torch.tensor(scores), logits(load_detector(trained.folder)[0]), atol=1e-5)
-    assert labels == ["AU12", "AU4", "AU6"]
+    assert labels == [au["label"] for au in face["aus"]] == ["AU12", "AU4", "AU6"]
+    assert set(face["box"]) == {"xmin", "ymin", "xmax", "ymax"}
 
 
 def test_a_private_one_is_seen_by_those_who_may(client, hub, trained, place):
