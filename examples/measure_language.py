@@ -168,12 +168,17 @@ def main(
     if not summary:
         if data is None:
             raise typer.BadParameter("give --data, or --summary")
+        if not epochs and (unknown := set(map(float, fractions.split(","))) - set(EPOCHS)):
+            raise typer.BadParameter(f"give --epochs for the fractions {', '.join(map(str, sorted(unknown)))}")
         settings = Settings(part, tested, validated, size, rate, epochs, encoder)
         dataset = load_prepared(data, aus=list(BP4D_AUS))
+        # an encoder in a folder is the same as that of the Hub
+        told = {name: value for name, value in vars(settings).items() if name != "encoder"} | {"faces": len(dataset)}
+        table = RunTable(table.path, table.keys, told)
         chosen = only.split(";") if only else [*GRID, *STUDY]
         for fraction, seed, name in product(map(float, fractions.split(",")), map(int, seeds.split(",")), chosen):
             # the two ends show where more labels lead; the study asks about few
-            wanted = {0.05: True, 0.25: name in GRID, 1.0: name in ("visual only", "full")}[fraction]
+            wanted = {0.05: True, 0.25: name in GRID, 1.0: name in ("visual only", "full")}.get(fraction, False)
             with table.claim((fraction, name, seed)) as mine:
                 if not mine or not (wanted or only):
                     continue

@@ -131,6 +131,7 @@ def main(
         described = load_bank().descriptions
         dataset = load_prepared(data, aus=[au for au in au_names(dataset) if au in described])
         names = [au_label(au) for au in hidden.split(",")]
+        table = RunTable(out, table.keys, {"hidden": names, "epochs": epochs, "size": size, "faces": len(dataset)})
         for seed, count in product(map(int, seeds.split(",")), map(int, people.split(","))):
             for design in FEW if count else UNSEEN:
                 with table.claim((count, design, seed)) as mine:

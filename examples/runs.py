@@ -1,5 +1,6 @@
 """Many trainings and one table: what is in the table is not trained again, and several processes share what is left."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +17,33 @@ class RunTable:
     Args:
         path (`Path`): The file; it need not exist.
         keys (`Sequence[str]`): Columns that name a run.
+        settings (`dict`, *optional*): What is the same for all runs; stands beside the file as JSON.
+
+    Raises:
+        ValueError: If the file was begun with other settings.
     """
 
-    def __init__(self, path: Path, keys: Sequence[str]):
+    def __init__(self, path: Path, keys: Sequence[str], settings: dict | None = None):
         self.path, self.keys = path, list(keys)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if settings is None:
+            return
+        beside = path.with_suffix(".json")
+        with FileLock(self._beside("table")):
+            told = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else settings
+            if told != settings:
+                changed = [f"{name} {told.get(name)!r}" for name in settings if told.get(name) != settings[name]]
+                raise ValueError(f"{path} was begun with {', '.join(changed)}; give the same, or another `--out`.")
+            with whole_file(beside) as partial:
+                partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
     def read(self) -> pd.DataFrame:
         """All rows there are."""
         return pd.read_csv(self.path) if self.path.is_file() else pd.DataFrame(columns=self.keys)
 
     def __contains__(self, run: tuple) -> bool:
-        return run in set(self.read()[self.keys].itertuples(index=False, name=None))
+        done = self.read()[self.keys].itertuples(index=False, name=None)
+        return _named(run) in {_named(other) for other in done}
 
     @contextmanager
     def claim(self, run: tuple) -> Iterator[bool]:
@@ -47,10 +63,15 @@ class RunTable:
         """Add the rows of a run."""
         with FileLock(self._beside("table")), whole_file(self.path) as partial:
             pd.concat([self.read(), pd.DataFrame(rows)]).sort_values(self.keys, kind="stable").to_csv(
-                partial, index=False, float_format="%.5f"
+                partial, index=False, float_format="%.10g"
             )
 
     def _beside(self, name: str) -> Path:
         folder = self.path.with_name(f".{self.path.stem}.locks")
         folder.mkdir(exist_ok=True)
         return folder / f"{name}.lock"
+
+
+def _named(run: tuple) -> tuple[str, ...]:
+    """A run as the file writes it."""
+    return tuple(f"{value:.10g}" if isinstance(value, float) else str(value) for value in run)

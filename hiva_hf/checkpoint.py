@@ -15,6 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers.initialization import no_init_weights
 from transformers.utils import cached_file, logging
+from transformers.utils.hub import extract_commit_hash
 
 from .configuration_hiva import HiVAConfig
 from .faces import FaceTemplate
@@ -70,6 +71,11 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
     """
     _check_folder(name_or_path)
     hub = {name: kwargs[name] for name in _HUB if name in kwargs}
+    # all files of one commit: what is checked is what is loaded, though somebody pushes in between
+    first = cached_file(str(name_or_path), "config.json", **hub)
+    commit = None if Path(name_or_path).exists() else extract_commit_hash(first, None)
+    if commit is not None:
+        hub["revision"] = kwargs["revision"] = commit
     content = cast(dict[str, Any], _read(name_or_path, "config.json", hub))
     kind = content.get("model_type")
     if kind != "hiva":
@@ -133,7 +139,7 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
             bank_identifier(bank),
         )
     encoder = model.config.text_encoder
-    if encoder is not None and not _HUB_ID.fullmatch(encoder):
+    if encoder is not None and model.hiva.text_model is None and not _HUB_ID.fullmatch(encoder):
         logger.warning(
             "`text_encoder` of %s names a folder, %s, and a checkpoint does not choose what is read here; give it "
             "where it is needed.",
@@ -239,7 +245,9 @@ def _is_name(name: Any) -> bool:
 
 def _check_weights(name_or_path: str | Path, config: HiVAConfig, hub: dict) -> None:
     """The model that the configuration describes is about as large as the weights, before memory is taken for it."""
-    index = _read(name_or_path, _INDEX, hub, needed=False)
+    # where both are there transformers reads the whole file
+    whole = cached_file(str(name_or_path), _WEIGHTS, _raise_exceptions_for_missing_entries=False, **hub)
+    index = _read(name_or_path, _INDEX, hub, needed=False) if whole is None else None
     files = set(index["weight_map"].values()) if index is not None else {_WEIGHTS}
     elsewhere = sorted(str(file) for file in files if Path(str(file)).name != file)
     if elsewhere:

@@ -31,7 +31,8 @@ def add_action_units(
         model (`HiVAForImageClassification`): Trained with `au_projection="text"` and `head="similarity"`.
         processor (`HiVAProcessor`): Its processor.
         descriptions (`Mapping[str, str | Sequence[str]]`): Sentences by action unit, at most as many as the model has
-            of each; fewer are repeated.
+            of each. Fewer are repeated in their order up to that many: of a number that does not divide it the first
+            ones weigh more.
         text_encoder (`str`, *optional*): Hub id or folder of the sentence encoder, where the model is folded; by
             default the one that its configuration names.
 
@@ -55,15 +56,21 @@ def add_action_units(
     ```
     """
     config = model.config
+    if text_encoder is not None and model.hiva.text_model is not None:
+        raise ValueError(
+            f"`text_encoder` must be left out for a model with a text tower, which reads itself; got {text_encoder}."
+        )
     if not config.open_vocabulary:
         raise ValueError(
             'Only a model with au_projection="text" and head="similarity" can be asked for other action units; got '
             f"{config.au_projection!r} and {config.head!r}. Train one so: `hiva train --open-vocabulary`."
         )
+    if not processor.description_bank:
+        raise ValueError("`processor` must hold the descriptions of the trained action units; got one without a bank.")
     texts = _checked(descriptions, config.au_names, config.num_descriptions)
-    bank = _extended(processor, texts)
+    bank = _extended(processor.description_bank, texts)
     if model.hiva.text_model is None:
-        text_embeds = _embed(model, processor, texts, text_encoder)
+        text_embeds = _embed(model, processor.description_bank, texts, text_encoder)
     model = copy.deepcopy(model)
     model.config.id2label = dict(enumerate([*config.au_names, *texts]))
     model.config.label2id = {name: index for index, name in model.config.id2label.items()}
@@ -106,19 +113,29 @@ def _checked(descriptions: Mapping[str, str | Sequence[str]], known: list[str], 
     return texts
 
 
-def _extended(processor: HiVAProcessor, texts: Mapping[str, list[str]]) -> dict:
-    bank = processor.description_bank
-    if not bank:
-        raise ValueError("`processor` must hold the descriptions of the trained action units; got one without a bank.")
+def _extended(bank: dict, texts: Mapping[str, list[str]]) -> dict:
+    """A bank with further action units, and with a word of who described them."""
     added = {
         label: {"name": au_meaning(label), "descriptions": [{"aspect": "given", "text": text} for text in sentences]}
         for label, sentences in texts.items()
     }
-    return {**bank, "descriptions": {**bank["descriptions"], **added}}
+    told = f"{', '.join(texts)}: given by the user"
+    provenance = {**bank.get("provenance", {}), "added": "; ".join(filter(None, (_added(bank), told)))}
+    name = bank.get("bank_id", "custom").removesuffix("+added")
+    return {
+        **bank,
+        "bank_id": f"{name}+added",
+        "provenance": provenance,
+        "descriptions": {**bank["descriptions"], **added},
+    }
+
+
+def _added(bank: dict) -> str:
+    return bank.get("provenance", {}).get("added", "")
 
 
 def _embed(
-    model: HiVAForImageClassification, processor: HiVAProcessor, texts: Mapping[str, list[str]], encoder: str | None
+    model: HiVAForImageClassification, bank: dict, texts: Mapping[str, list[str]], encoder: str | None
 ) -> torch.Tensor:
     """By the sentence encoder of a folded model, once it is seen to be that."""
     from .descriptions import SentenceEncoder
@@ -129,11 +146,16 @@ def _embed(
             "A folded model needs `text_encoder` to read new descriptions; got none, and its configuration names none. "
             "Was it folded from a text tower of its own? Then use the unfolded checkpoint."
         )
-    embed = SentenceEncoder(name)
+    try:
+        embed = SentenceEncoder(name)
+    except OSError as error:
+        raise OSError(
+            f"`text_encoder` must be the sentence encoder of the model's descriptions, a folder or a Hub id; {name} "
+            f"cannot be loaded: {' '.join(str(error).split())}"
+        ) from error
     width, stored = model.config.text_embed_dim, model.hiva.text_embeds[0].float().cpu()
     first = model.config.au_names[0]
-    assert processor.description_bank is not None
-    told = [item["text"] for item in processor.description_bank["descriptions"][first]["descriptions"]]
+    told = [item["text"] for item in bank["descriptions"][first]["descriptions"]]
     again = embed(told[: len(stored)])
     if again.shape != stored.shape or torch.cosine_similarity(again, stored).min() < _SAME:
         raise ValueError(

@@ -262,6 +262,11 @@ def _read(image, timeout: float | None) -> Image.Image:
     if isinstance(image, str | Path):
         return open_image(image)
     if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
+            raise ValueError(
+                "`inputs` must be arrays of uint8 and of shape (height, width) or (height, width, 3); got "
+                f"{image.dtype} of shape {image.shape}."
+            )
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise ValueError(f"`inputs` must be paths, URLs, PIL pictures or arrays; got {type(image).__name__}.")

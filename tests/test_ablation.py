@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from language_tables import paired, write_summary
+from language_tables import paired, two_way_interval, write_summary
 from runs import RunTable
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -51,6 +51,26 @@ def test_an_interval_knows_that_seeds_differ():
     assert apart["low"] < 0
 
 
+@pytest.mark.parametrize("spread", [(1, 0, 0.01), (0.3, 1, 1), (0.05, 0.1, 1), (0, 1, 1)])
+def test_an_interval_holds_the_truth_as_often_as_it_says(spread):
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        effects = zip(spread, ((3, 1), (1, 32), (3, 32)), strict=True)
+        low, high = two_way_interval(5 + sum(rng.normal(0, share**0.5, shape) for share, shape in effects))
+        held += low <= 5 <= high
+    assert held / 400 > 0.91
+
+
+def test_a_person_of_whom_nothing_is_ranked_is_left_out():
+    table = table_of({"a": 0.0, "b": 0.03})
+    table.loc[(table["subject"] == "S3") & (table["seed"] == 1) & (table["row"] == "a"), "auc"] = np.nan
+    found = paired(table, 0.05, "b", "a")
+    assert found["people"] == 19
+    assert found["difference"] == pytest.approx(0.03, abs=0.01)
+    assert np.isnan(two_way_interval(np.ones((1, 5)))[0])
+
+
 def test_the_summary_tells_every_row(tmp_path):
     write_summary(
         table_of({"visual only": 0.0, "full": 0.03, "extra": -0.02}), tmp_path, ["visual only", "full"], ["extra"]
@@ -75,6 +95,21 @@ def test_a_run_is_done_once(tmp_path):
     with later.claim(("full", 0)) as mine, later.claim(("full", 1)) as other:
         assert (mine, other) == (False, True)
     assert later.read()["auc"].tolist() == [0.5, 0.6]
+
+
+def test_other_settings_are_no_more_runs_of_the_same_table(tmp_path):
+    path = tmp_path / "runs.csv"
+    RunTable(path, ["row", "seed"], {"part": "validation", "epochs": 4})
+    RunTable(path, ["row", "seed"], {"part": "validation", "epochs": 4})
+    with pytest.raises(ValueError, match="was begun with part 'validation'; give the same"):
+        RunTable(path, ["row", "seed"], {"part": "test", "epochs": 4})
+
+
+def test_a_fraction_is_the_same_after_it_was_written(tmp_path):
+    table = RunTable(tmp_path / "runs.csv", ["fraction"])
+    table.add([{"fraction": 1 / 3}])
+    with table.claim((1 / 3,)) as mine, table.claim((0.3333,)) as other:
+        assert (mine, other) == (False, True)
 
 
 def work(path, barrier):

@@ -19,6 +19,7 @@ TRAVELLING = (
     "loss_hiva",
     "modeling_hiva",
     "modeling_hiva_attention",
+    "modeling_hiva_base",
     "modeling_hiva_layers",
     "modeling_hiva_outputs",
     "modeling_hiva_text",

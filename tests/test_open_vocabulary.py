@@ -111,6 +111,52 @@ def test_it_can_be_asked_for_alone(tower):
         assert model(FACES, **inputs).logits.shape == (2, 1)
 
 
+def test_what_is_asked_for_alone_is_not_calibrated_as_another(tower):
+    model, processor = tower
+    inputs = processor(descriptions={"AU27": [JAW], "AU18": [LIPS]})
+    with torch.no_grad():
+        plain = model(FACES, **inputs).logits
+        model.config.calibration_temperatures, model.config.calibration_biases = [2.0, 3.0], [0.5, -0.5]
+        stored = model(FACES).logits
+        try:
+            assert torch.equal(model(FACES, **inputs).logits, plain)
+            assert model(
+                FACES, **processor(descriptions={au: [JAW] for au in ("AU5", "AU27", "AU18")})
+            ).logits.shape == (
+                2,
+                3,
+            )
+        finally:
+            model.config.calibration_temperatures = model.config.calibration_biases = None
+        assert not torch.equal(model(FACES).logits, stored)
+    (row, _) = processor.post_process(plain, labels=["AU27", "AU18"])
+    assert list(row) == ["AU27", "AU18"]
+
+
+def test_it_is_told_who_described_and_the_result_trains(tower, tmp_path):
+    asked, reader = add_action_units(*tower, {"AU27": JAW})
+    bank = reader.description_bank
+    assert bank["provenance"]["added"] == "AU27: given by the user"
+    assert bank["bank_id"].endswith("+added")
+    asked, reader = add_action_units(asked, reader, {"AU18": LIPS})
+    assert reader.description_bank["provenance"]["added"] == "AU27: given by the user; AU18: given by the user"
+    assert reader.description_bank["bank_id"].count("+added") == 1
+    before = {name: value.clone() for name, value in asked.named_parameters()}
+    optimizer = torch.optim.SGD(asked.parameters(), lr=0.1)
+    asked.train()(FACES, labels=torch.tensor([[0.0, 1, 1, 0], [1, 0, -100, 1]])).loss.backward()
+    optimizer.step()
+    assert any(not torch.equal(value, before[name]) for name, value in asked.named_parameters())
+    save_detector(asked, reader, tmp_path / "trained")
+    assert ActionUnitDetector(tmp_path / "trained").labels == ["AU1", "AU25", "AU27", "AU18"]
+
+
+def test_a_text_encoder_that_is_not_needed_or_not_there(tower, folded, tmp_path):
+    with pytest.raises(ValueError, match="`text_encoder` must be left out"):
+        add_action_units(*tower, {"AU27": JAW}, "org/encoder")
+    with pytest.raises(OSError, match="`text_encoder` must be the sentence encoder"):
+        add_action_units(*folded, {"AU27": JAW}, str(tmp_path / "none"))
+
+
 def test_calibration_stays_with_those_it_was_fitted_on(tower):
     model, processor = tower
     model.config.calibration_temperatures, model.config.calibration_biases = [2.0, 3.0], [0.5, -0.5]

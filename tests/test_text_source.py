@@ -133,6 +133,15 @@ def test_each_choice_trains_without_attention_too(pixel_values):
         assert model.hiva.text_projection.proj.weight.grad.abs().max() > 0
 
 
+def test_a_names_model_takes_one_name_an_action_unit():
+    model, processor = hiva_small_text(["AU1", "AU12"], text_source="names")
+    with pytest.raises(ValueError, match="reads one name an action unit; got 2"):
+        model.set_descriptions(**processor.tokenize_descriptions({"AU1": ["a", "b"], "AU12": ["c", "d"]}))
+    folded = hiva_small(["AU1"], text_source="names")[0]
+    with pytest.raises(ValueError, match="reads one name an action unit; got 8"):
+        folded.set_text_embeds(torch.zeros(1, 8, 384))
+
+
 @pytest.mark.parametrize(("field", "value"), [("text_source", "nouns"), ("description_pooling", "max")])
 def test_an_unknown_choice_is_refused(field, value):
     with pytest.raises(StrictDataclassError, match=field):
