@@ -62,8 +62,9 @@ def add_action_units(
         )
     if not config.open_vocabulary:
         raise ValueError(
-            'Only a model with au_projection="text" and head="similarity" can be asked for other action units; got '
-            f"{config.au_projection!r} and {config.head!r}. Train one so: `hiva train --open-vocabulary`."
+            "This model answers for the action units of its training alone; one of `hiva train --open-vocabulary` can "
+            'be asked for others. That is au_projection="text" and head="similarity"; got '
+            f"{config.au_projection!r} and {config.head!r}."
         )
     if not processor.description_bank:
         raise ValueError("`processor` must hold the descriptions of the trained action units; got one without a bank.")

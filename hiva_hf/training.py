@@ -276,6 +276,9 @@ def save_detector(
     try:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
+        for weights in partial.glob("*.safetensors"):
+            # written for their owner alone, where all other files follow the umask
+            shutil.copymode(partial / "config.json", weights)
         for name, content in (records or {}).items():
             (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         _remove(folder)

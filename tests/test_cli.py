@@ -228,3 +228,23 @@ def test_a_record_that_is_none_is_told(hiva, trained, tmp_path):
     (folder / "results.json").unlink()
     (folder / "splits.json").write_text("{")
     fails_with(hiva("evaluate", "-c", folder), "splits.json", "must hold a JSON object")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--aus", ""), "`--aus` must name action units, each once; got ''"),
+        (("--aus", "1,AU01"), "each once; got '1,AU01'"),
+        (("--dora",), "`--dora` and `--rslora` need `--checkpoint`"),
+        (("--checkpoint", "TRAINED", "--preset", "small"), "leave out --preset"),
+        (("--checkpoint", "TRAINED", "--aus", "1", "--open-vocabulary"), "leave out --aus, --open-vocabulary"),
+    ],
+)
+def test_options_of_training_that_do_not_belong_together(hiva, trained, tmp_path, options, said):
+    options = [trained.folder if option == "TRAINED" else option for option in options]
+    fails_with(hiva("train", "-o", tmp_path / "run", *options), said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_file_of_a_checkpoint_can_be_read_by_the_same_people(trained):
+    assert len({path.stat().st_mode for path in trained.folder.iterdir() if path.is_file()}) == 1

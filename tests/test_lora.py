@@ -137,7 +137,7 @@ def test_the_command(hiva, place, data):
     assert (settings["lora_rank"], settings["checkpoint"]) == (4, "base")
     # without LoRA everything is trained on
     assert hiva("train", "-c", "base", "-o", "again", *common).code == 0
-    fails_with(hiva("train", "-o", "x", "--lora-rank", 4, *common), "`--lora-rank` needs `--checkpoint`")
+    fails_with(hiva("train", "-o", "x", "--lora-rank", 4, *common), "`--rslora` need `--checkpoint`")
     fails_with(hiva("train", "-o", "x", "-c", "base", "--aus", "1", *common), "`--checkpoint` tells the action units")
     fails_with(hiva("train", "-o", "x", "-c", "base", "--dora", *common), "`--lora-rank`")
 

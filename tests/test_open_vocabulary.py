@@ -224,6 +224,9 @@ def test_the_command_from_training_to_the_table(hiva, data, crops, tmp_path):
     asked = ["--describe", f"AU27={JAW}", "--describe", f"AU27={LIPS}", "--describe", f"18={LIPS}"]
     done = hiva("predict", *crops, "-c", model, "--cropped", "--out", out, *asked)
     assert done.code == 0, done.err
+    assert "AU27 was asked for by description: never trained, not calibrated." in done.out
+    assert "AU18 by" in done.err
+    assert "5 words, not" in done.err
     table = pd.read_csv(out)
     assert [name for name in table if name.endswith("_p")] == ["AU01_p", "AU12_p", "AU27_p", "AU18_p"]
     detector = ActionUnitDetector(model)

@@ -225,7 +225,7 @@ def test_crops_are_taken_as_they_are(folder, read, pictures):
     assert read(crop, cropped=True) == [{**expected[0], "score": None}]
     inside = as_answer(detector.image(pictures[1], [Face((176.0, 65.0, 273.0, 162.0), cropped=True)]))
     assert read(pictures[1], boxes=[(176, 65, 273, 162)], cropped=True) == [{**inside[0], "score": None}]
-    with pytest.raises(ValueError, match="must lie in the picture of 97 x 97"):
+    with pytest.raises(ValueError, match="must show at least 4 pixels of the picture of 97 x 97"):
         read(crop, boxes=[(100, 100, 120, 120)], cropped=True)
 
 
@@ -347,3 +347,16 @@ def test_code_of_the_folder_needs_trust(folder, tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 1
     assert "trust_remote_code=True" in run.stderr
+
+
+@pytest.mark.parametrize("box", [[2000, 2000, 2100, 2100], [10, 10, 10.5, 10.5], [-90, 0, 2, 90]])
+@pytest.mark.parametrize("cropped", [True, False])
+def test_a_box_that_shows_nothing_is_told(read, pictures, box, cropped):
+    with pytest.raises(ValueError, match="must show at least 4 pixels of the picture"):
+        read(pictures[1], boxes=[box], cropped=cropped)
+
+
+@pytest.mark.parametrize("array", [np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros(8, np.uint8)])
+def test_an_array_that_is_no_picture_is_told(read, array):
+    with pytest.raises(ValueError, match="arrays of uint8 and of shape"):
+        read(array)

@@ -43,10 +43,11 @@ def describe(
     Every answer is checked (length, language, region of the face, duplicates) and asked for again where it is refused.
     """
     from ..descriptions import Prompts, SentenceEncoder, describe_aus, embedding_similarity
+    from ..facs import au_label
     from ..terminal import counting
     from .shared import names
 
-    wanted = names(",".join([*aus.replace(" ", ",").split(","), *(more or [])]))
+    wanted = [au_label(name) for name in names(",".join([*aus.replace(" ", ",").split(","), *(more or [])]))]
     writer = writer_of(model, base_url, hub, revision, temperature)
     similarity = None if encoder is None else embedding_similarity(SentenceEncoder(encoder))
     with counting("Describing", len(set(wanted)) * num_descriptions) as tick:

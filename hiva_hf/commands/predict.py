@@ -109,6 +109,7 @@ def predict(
     files could not be read, 2 a mistake.
     """
     from ..checkpoint import load_detector
+    from ..descriptions import Prompts
     from ..detector import ActionUnitDetector
     from ..faces import GivenFaces, load_face_detector
     from ..faces.webcam import is_webcam
@@ -144,6 +145,12 @@ def predict(
     if text_encoder is not None and not asked:
         raise ValueError("`--text-encoder` reads what `--describe` says; give it, or leave both out.")
     model, processor = load_detector(checkpoint)
+    for label, sentences in asked.items():
+        for sentence in sentences:
+            if problem := Prompts.load().problem(label, sentence.strip()):
+                typer.echo(
+                    f"{label} by {sentence.strip()!r}: {problem}; others than such sentences were trained", err=True
+                )
     if asked:
         model, processor = add_action_units(model, processor, asked, text_encoder)
     detector = ActionUnitDetector(
@@ -205,6 +212,8 @@ def predict(
     if len(shown) <= _MOST_TABLES:
         print_faces(shown)
     typer.echo(f"{report.faces} faces in {len(sources)} files; {report.empty} pictures or frames without a face")
+    for label in asked:
+        typer.echo(f"{label} was asked for by description: never trained, not calibrated.")
     for written in [*([] if out is None else [out]), *drawings.paths[:_MOST_TABLES]]:
         typer.echo(f"Wrote {written}")
     if report.unlisted:

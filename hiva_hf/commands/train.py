@@ -13,7 +13,9 @@ from .shared import Data, Preset, is_first, leave_together, names, quiet, write_
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
     data: Data = None,
-    preset: Annotated[Preset, typer.Option(help="Which new model to begin with.")] = Preset.small,
+    preset: Annotated[
+        Preset | None, typer.Option(help="Which new model to begin with; by default small.", show_default=False)
+    ] = None,
     begin: Annotated[
         str | None, typer.Option("--checkpoint", "-c", help="Begin with this trained detector, a folder or its Hub id.")
     ] = None,
@@ -23,7 +25,9 @@ def train(
     ] = None,
     dora: Annotated[bool, typer.Option("--dora", help="With --lora-rank: weight-decomposed LoRA.")] = False,
     rslora: Annotated[bool, typer.Option("--rslora", help="With --lora-rank: rank-stabilised LoRA.")] = False,
-    aus: Annotated[str, typer.Option(help="Action units, such as '1,2,4'; by default the 12 of BP4D.")] = "",
+    aus: Annotated[
+        str | None, typer.Option(help="Action units, such as '1,2,4'; by default the 12 of BP4D.", show_default=False)
+    ] = None,
     intensity: Annotated[bool, typer.Option("--intensity", help="Learn intensity 0-5 in place of occurrence.")] = False,
     bank: Annotated[
         Path | None, typer.Option(help="Description bank of your own, a JSON file; for a preset with a text tower.")
@@ -104,15 +108,21 @@ def train(
 
     if begin is None:
         if lora_rank is not None or dora or rslora:
-            raise ValueError("`--lora-rank` needs `--checkpoint`: LoRA adapts the text tower of a trained detector.")
-        labels = [au_label(name) for name in names(aus)] or list(BP4D_AUS)
-        make = _new_model(preset, labels, intensity, bank, text_encoder, open_vocabulary)
-    else:
-        if aus or intensity or bank is not None or text_encoder is not None or open_vocabulary:
             raise ValueError(
-                "`--checkpoint` tells the action units, `--intensity`, the `--bank`, the `--text-encoder` and whether "
-                "its vocabulary is open; leave them out."
+                "`--lora-rank`, `--dora` and `--rslora` need `--checkpoint`: LoRA adapts the text tower of a trained "
+                "detector."
             )
+        labels = list(BP4D_AUS) if aus is None else [au_label(name) for name in names(aus)]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"`--aus` must name action units, each once; got {aus!r}.")
+        make = _new_model(preset or Preset.small, labels, intensity, bank, text_encoder, open_vocabulary)
+    else:
+        told = {
+            "--preset": preset, "--aus": aus, "--intensity": intensity or None, "--bank": bank,
+            "--text-encoder": text_encoder, "--open-vocabulary": open_vocabulary or None,
+        }  # fmt: skip
+        if given := [name for name, value in told.items() if value is not None]:
+            raise ValueError(f"`--checkpoint` tells what a new model is asked for; leave out {', '.join(given)}.")
         if lora_rank is None and (dora or rslora):
             raise ValueError("`--dora` and `--rslora` are kinds of LoRA; give `--lora-rank` with them.")
         model, processor = _trained_model(begin)
@@ -127,7 +137,7 @@ def train(
         raise ValueError("`--balance` needs labels of occurrence; with `--intensity` there are none.")
     settings: dict = {
         "data": None if data is None else str(data.resolve()),
-        "preset": preset.value,
+        "preset": (preset or Preset.small).value,
         "checkpoint": begin,
         "lora_rank": lora_rank,
         "dora": dora,

@@ -11,6 +11,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_hiva import HiVAConfig
 from .loss_hiva import OCCURRENCE_LOSSES, alignment_loss, masked_mean_squared_error
+from .modeling_hiva_base import HiVAPreTrainedModel
 from .modeling_hiva_layers import (
     HiVACDCA,
     HiVADDCA,
@@ -20,124 +21,10 @@ from .modeling_hiva_layers import (
     HiVAHead,
     HiVATextProjection,
     HiVAVisionProjection,
-    init_hiva_weights,
 )
 from .modeling_hiva_outputs import HiVAForImageClassificationOutput, HiVAModelOutput
 from .modeling_hiva_text import HiVATextSide
-from .modeling_hiva_towers import build_tower, extract_visual_tokens, load_tower
-
-
-class HiVAPreTrainedModel(PreTrainedModel):
-    """Initialisation, saving and the text side that both HiVA models share."""
-
-    config: HiVAConfig
-    base_model_prefix = "hiva"
-    main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    # the loss is a mean over coded entries of one batch: Trainer must divide it by the accumulation steps
-    accepts_loss_kwargs = False
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _no_split_modules = ["HiVAFeatureGenerator", "HiVADynamicGraph", "HiVADDCA", "HiVACDCA", "HiVAHead"]
-
-    @torch.no_grad()
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        init_hiva_weights(module, self.config.initializer_range)
-        if isinstance(module, HiVAModel):
-            module._init_descriptions()
-
-    def save_pretrained(self, save_directory, save_original_format: bool = False, **kwargs):
-        """As in transformers, but weights keep the names of the live modules unless asked otherwise.
-
-        Trainer restores a checkpoint by those names; under the towers' older names it would skip a whole Swin backbone
-        with no more than a warning. `from_pretrained` reads both. The code travels along, and the configuration names
-        every class in it: a saved detector loads as `AutoModel` too where hiva_hf is not installed.
-        """
-        from .pipeline_hiva import CUSTOM_PIPELINES  # by this import the copier finds the file
-
-        self.config.auto_map = {
-            "AutoConfig": "configuration_hiva.HiVAConfig",
-            "AutoModel": f"modeling_hiva.{type(self).__name__}",
-            "AutoModelForImageClassification": "modeling_hiva.HiVAForImageClassification",
-        }
-        self.config.custom_pipelines = CUSTOM_PIPELINES
-        super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
-        del self.config.custom_pipelines
-
-    @classmethod
-    def from_pretrained(cls, *args, use_safetensors: bool = True, **kwargs):
-        """As in transformers, but weights are read from safetensors alone: no pickle unless asked for."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
-
-    def enable_input_require_grads(self):
-        """As in transformers, also for towers whose embeddings return a tuple (Swin)."""
-
-        def require_grads(module, inputs, output):
-            (output[0] if isinstance(output, tuple) else output).requires_grad_(True)
-
-        self._require_grads_hooks = []
-        for tower in (self.base_model.vision_model, self.base_model.text_model):
-            try:
-                embeddings = tower.get_input_embeddings() if tower is not None else None
-            except NotImplementedError:
-                embeddings = None
-            if embeddings is not None:
-                self._require_grads_hooks.append(embeddings.register_forward_hook(require_grads))
-        self._require_grads_hook = self._require_grads_hooks[0] if self._require_grads_hooks else None
-
-    def get_input_embeddings(self):
-        """`nn.Module`: Token embeddings of the text tower; patch embeddings of the vision tower where there is none."""
-        return (self.base_model.text_model or self.base_model.vision_model).get_input_embeddings()
-
-    def set_input_embeddings(self, value):
-        """Replace what [`get_input_embeddings`] returns."""
-        (self.base_model.text_model or self.base_model.vision_model).set_input_embeddings(value)
-
-    @classmethod
-    def from_vision_text_pretrained(
-        cls,
-        vision_model_name_or_path: str,
-        text_model_name_or_path: str | None = None,
-        vision_kwargs: dict | None = None,
-        text_kwargs: dict | None = None,
-        **kwargs,
-    ):
-        """A model on pretrained towers; everything between them is new and wants training.
-
-        Args:
-            vision_model_name_or_path (`str`): Hub id or folder of a vision model (or of CLIP or SigLIP).
-            text_model_name_or_path (`str`, *optional*):
-                Hub id or folder of a text encoder. Leave it out for a model on stored description embeddings
-                (`text_folded=True, text_embed_dim=...`) or without descriptions.
-            vision_kwargs (`dict`, *optional*):
-                Passed to `from_pretrained` of the vision tower. Its `dtype`, by default float32 whatever the weights
-                were stored in, becomes that of the whole model.
-            text_kwargs (`dict`, *optional*): The same for the text tower.
-            **kwargs: Fields of [`HiVAConfig`], `id2label` among them.
-
-        Returns:
-            The class it is called on.
-        """
-        # towers are often stored in half precision, in which new layers do not train
-        vision_kwargs = {"dtype": torch.float32, **(vision_kwargs or {})}
-        text_kwargs = {"dtype": torch.float32, **(text_kwargs or {})}
-        towers = {"vision_model": load_tower(vision_model_name_or_path, "vision_config", **vision_kwargs)}
-        kwargs["vision_config"] = towers["vision_model"].config
-        if text_model_name_or_path is not None:
-            towers["text_model"] = load_tower(text_model_name_or_path, "text_config", **text_kwargs)
-            kwargs["text_config"] = towers["text_model"].config
-            kwargs.setdefault("text_encoder", str(text_model_name_or_path))
-        # a new composite forgets what its towers attend with
-        attention = {
-            f"{name.removesuffix('_model')}_config": t.config._attn_implementation for name, t in towers.items()
-        }
-        model = cls(HiVAConfig(**kwargs), **towers)
-        model.set_attn_implementation(attention)
-        return model.to(towers["vision_model"].dtype)
+from .modeling_hiva_towers import build_tower, extract_visual_tokens
 
 
 class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
@@ -330,15 +217,19 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
             return masked_mean_squared_error(logits, labels, weights)
         return OCCURRENCE_LOSSES[self.config.occurrence_loss](logits, labels, weights)
 
-    def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+    def calibrate(self, logits: torch.Tensor, asked_otherwise: bool = False) -> torch.Tensor:
         """Logits whose sigmoid is a probability, as [`fit_calibration`] found on validation subjects.
 
         Args:
             logits (`torch.Tensor` of shape `(batch_size, num_labels)`): Of the head. Intensities are cut to 0-5 outside
                 of training.
+            asked_otherwise (`bool`, defaults to `False`): By descriptions of this call. A model of open vocabulary may
+                then have answered for other action units than it was calibrated on, so logits stay as they are.
         """
         if self.config.problem_type == "regression":
             return logits if self.training else logits.clamp(0, 5)
+        if asked_otherwise and self.config.open_vocabulary:
+            return logits
         if self.config.calibration_temperatures is not None:
             logits = logits / logits.new_tensor(self.config.calibration_temperatures)
         if self.config.calibration_biases is not None:
@@ -375,7 +266,8 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
             ValueError: If the shape of `labels` is not that of the logits.
         """
         outputs = self.hiva(pixel_values, input_ids, attention_mask, text_embeds, **{**kwargs, "return_dict": True})
-        logits = self.calibrate(self.classifier(outputs.au_embeds, outputs.au_text_embeds, outputs.text_summary))
+        logits = self.classifier(outputs.au_embeds, outputs.au_text_embeds, outputs.text_summary)
+        logits = self.calibrate(logits, asked_otherwise=input_ids is not None or text_embeds is not None)
         loss = None
         if labels is not None:
             loss = self.compute_loss(logits, labels)

@@ -64,6 +64,7 @@ class HiVATextSide:
                 f"`attention_mask` must have the shape of `input_ids`, {tuple(input_ids.shape)}; "
                 f"got {tuple(attention_mask.shape)}."
             )
+        self._check_count(input_ids.shape[1])
         self._tell_other_bank(bank or "custom")
         device = self.description_ids.device
         mask = None if attention_mask is None else attention_mask.to(device)
@@ -99,11 +100,19 @@ class HiVATextSide:
                 f"`text_embeds` must have shape ({num_aus}, num_descriptions, {width}) to match "
                 f"`config.num_labels` and `config.text_embed_dim`; got {tuple(text_embeds.shape)}."
             )
+        self._check_count(text_embeds.shape[1])
         self._tell_other_bank(bank or self.config.description_bank or "custom")
         self.text_embeds = text_embeds.detach().to(self.text_embeds)
         self.config.num_descriptions = text_embeds.shape[1]
         self.config.text_encoder = encoder or self.config.text_encoder
         self.config.description_bank = bank or self.config.description_bank or "custom"
+
+    def _check_count(self, count: int) -> None:
+        if self.config.text_source == "names" and count != 1:
+            raise ValueError(
+                f'A model with text_source="names" reads one name an action unit; got {count} descriptions of each. '
+                'Build it with text_source="descriptions".'
+            )
 
     def _require_text_tower(self, action: str) -> None:
         if self.text_model is None:

@@ -31,6 +31,8 @@ CUSTOM_PIPELINES = {
     }
 }
 Box = tuple[float, float, float, float]
+# nobody is recognised in fewer
+_LEAST = 4
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 # as hiva_hf.faces.alignment has them: places of eyes, nose and mouth corners in a detector's box, and in a crop
@@ -155,7 +157,11 @@ class FacialActionUnitsPipeline(Pipeline):
         given = inputs if isinstance(inputs, dict) else {"image": inputs}
         image = _read(given["image"], timeout)
         boxes = given.get("boxes")
-        boxes, scores, crops = self._faces(image, None if boxes is None else [_box(box) for box in boxes], cropped)
+        if boxes is not None:
+            boxes = [_box(box) for box in boxes]
+            for box in boxes:
+                _inside(box, image)
+        boxes, scores, crops = self._faces(image, boxes, cropped)
         pixel_values = None
         if crops:
             pixel_values = self.processor.image_processor(crops, do_resize=False, return_tensors="pt")["pixel_values"]
@@ -262,6 +268,11 @@ def _read(image, timeout: float | None) -> Image.Image:
     if isinstance(image, str | Path):
         return open_image(image)
     if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
+            raise ValueError(
+                "`inputs` must be arrays of uint8 and of shape (height, width) or (height, width, 3); got "
+                f"{image.dtype} of shape {image.shape}."
+            )
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise ValueError(f"`inputs` must be paths, URLs, PIL pictures or arrays; got {type(image).__name__}.")
@@ -284,8 +295,11 @@ def _box(box: Sequence[float] | dict[str, float]) -> Box:
 def _inside(box: Box, image: Image.Image) -> Box:
     """What a resize can read of a box."""
     x0, y0, x1, y1 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], image.width), min(box[3], image.height)
-    if x0 >= x1 or y0 >= y1:
-        raise ValueError(f"`boxes` must lie in the picture of {image.width} x {image.height} pixels; got {box}.")
+    if x1 - x0 < _LEAST or y1 - y0 < _LEAST:
+        raise ValueError(
+            f"`boxes` must show at least {_LEAST} pixels of the picture of {image.width} x {image.height}; got {box}. "
+            "Are they (x0, y0, x1, y1), in pixels of this picture?"
+        )
     return x0, y0, x1, y1
 
 
