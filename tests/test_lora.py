@@ -138,7 +138,7 @@ def test_the_command(hiva, place, data):
     # without LoRA everything is trained on
     assert hiva("train", "-c", "base", "-o", "again", *common).code == 0
     fails_with(hiva("train", "-o", "x", "--lora-rank", 4, *common), "`--rslora` need `--checkpoint`")
-    fails_with(hiva("train", "-o", "x", "-c", "base", "--aus", "1", *common), "`--checkpoint` tells the action units")
+    fails_with(hiva("train", "-o", "x", "-c", "base", "--aus", "1", *common), "leave out --aus")
     fails_with(hiva("train", "-o", "x", "-c", "base", "--dora", *common), "`--lora-rank`")
 
 
