@@ -25,9 +25,9 @@ app.add_typer(bank, name="bank")
 
 def _mistakes() -> tuple[type[Exception], ...]:
     """What a user's mistake raises; looked up once there is one, for the import takes longer than `--help`."""
-    from huggingface_hub.errors import StrictDataclassError
+    from huggingface_hub.errors import HTTPError, StrictDataclassError
 
-    return ValueError, OSError, ImportError, StrictDataclassError
+    return ValueError, OSError, ImportError, HTTPError, StrictDataclassError
 
 
 def main() -> None:

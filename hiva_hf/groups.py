@@ -1,5 +1,6 @@
 """Metrics by group of people: does a detector serve all of them alike."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -29,9 +30,19 @@ def group_labels(values: np.ndarray) -> np.ndarray:
     if len(np.unique(known)) <= _FEW:
         return np.array(["" if value != value else f"{value:g}" for value in values])
     cuts = np.linspace(known.min(), known.max(), 4)
-    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(cuts)]
+    # as few digits as tell the cuts apart
+    digits = next((count for count in range(3, 17) if len({f"{cut:.{count}g}" for cut in cuts}) == 4), 17)
+    names = [f"{low:.{digits}g} to {high:.{digits}g}" for low, high in pairwise(cuts)]
     places = np.clip(np.searchsorted(cuts, values, side="right") - 1, 0, 2)
     return np.array(["" if value != value else names[place] for value, place in zip(values, places, strict=True)])
+
+
+def _order(group: str) -> tuple[float, str]:
+    """Numbers by their value, before and apart from names."""
+    try:
+        return float(group.split(" to ")[0]), group
+    except ValueError:
+        return math.inf, group
 
 
 def group_metrics(
@@ -58,7 +69,7 @@ def group_metrics(
         if column not in dataset.column_names:
             continue
         groups = group_labels(np.asarray(column_values(dataset, column)))
-        for group in sorted(set(groups) - {""}):
+        for group in sorted(set(groups) - {""}, key=_order):
             rows = groups == group
             values = metrics(logits[rows], labels[rows])
             row = {"people": len(set(people[rows])), "frames": int(rows.sum())}

@@ -20,7 +20,9 @@ def machine(device: torch.device | str = "cpu") -> str:
             name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{os.cpu_count()} cores of {name}"
+    # those that this process may use, of those that are there
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {name}"
 
 
 __all__ = ["machine"]

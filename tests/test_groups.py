@@ -5,6 +5,7 @@ import pytest
 from datasets import Dataset
 
 from hiva_hf.groups import group_labels, group_metrics
+from hiva_hf.machine import machine
 from hiva_hf.metrics import au_metrics
 
 
@@ -49,3 +50,18 @@ def test_training_tells_the_groups_of_the_tested_people(trained):
     assert results["seconds"] > 0
     assert results["machine"]
     assert results["datasets"] == []
+
+
+def test_groups_close_together_have_names_of_their_own_and_stand_in_the_order_of_their_values():
+    years = np.arange(2000.0, 2007.0)
+    names = group_labels(years)
+    assert len(set(names)) == 3
+    assert all(low != high for low, high in (name.split(" to ") for name in set(names)))
+    ages = np.array([5.0, 20.0, 28.0, 29.0, 40.0, 51.0, 52.0, 75.0])
+    found = group_metrics(Dataset.from_dict({"subject_id": list("abcdefgh"), "age": ages}), ages, ages, lambda *_: {})
+    assert [float(name.split(" to ")[0]) for name in found["age"]] == [5, 28.3, 51.7]
+
+
+def test_a_machine_has_the_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert machine().startswith("3 cores of ")

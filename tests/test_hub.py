@@ -1,79 +1,24 @@
 """To the Hub and back over HTTP: checkpoints, adapters, data, the metric; and what is said when it fails."""
 
+# fixtures are imported by name
+# ruff: noqa: F811
 import json
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hub_client import HubClient
+from hub_fixtures import ALICE, BOB, CARDS, FACES, client, files_of, hub, logits, no_cuts, one_sentence, place  # noqa: F401
 from huggingface_hub import DatasetCard, ModelCard
-from loopback_hub import HubServer
 
-from hiva_hf import hiva_small, hiva_small_text
+from hiva_hf import hiva_small_text
 from hiva_hf.checkpoint import load_detector
 from hiva_hf.lora import add_text_lora, text_lora_config
 from hiva_hf.training import save_detector
-
-CARDS = Path(__file__).parents[1] / "hub_cards"
-ALICE, BOB = "hf_alice", "hf_bob"
-FACES = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(3))
-
-
-def logits(model):
-    with torch.no_grad():
-        return model.eval()(FACES).logits
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("hub")
-
-
-@pytest.fixture(scope="module")
-def hub(place):
-    users, orgs = {ALICE: "alice", BOB: "bob"}, {"org": ["alice"]}
-    with HubServer(place / "server", users=users, orgs=orgs, part_size=1 << 20) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(place, hub):
-    (place / "client").mkdir()
-    client = HubClient(place / "client", hub.url)
-    yield client
-    client.close()
-
-
-@pytest.fixture(autouse=True)
-def no_cuts(hub):
-    yield
-    hub.cuts = lambda method, path: False
-
-
-def sent(hub, since=0):
-    """Paths of uploads."""
-    return [path for method, path, _ in hub.requests[since:] if method == "PUT"]
-
-
-def files_of(hub, repo, revision="main", kind="models"):
-    store = hub.store
-    return store.tree(store.load(kind, repo), revision)[1]
-
-
-def one_sentence(done, *parts):
-    assert done.code == 2, done.err
-    assert done.err.startswith("error: ")
-    assert len(done.err.strip().splitlines()) == 1, done.err
-    assert "Traceback" not in done.err
-    for part in parts:
-        assert part in done.err
-    assert done.seconds < 5
 
 
 def test_a_trained_detector_goes_and_comes_back(client, hub, trained, place):
@@ -107,45 +52,6 @@ def test_the_records_tell_nothing_of_this_machine(client, hub, trained, place):
     for name, file in files_of(hub, "org/records").items():
         if not name.endswith(".safetensors"):
             assert str(trained.folder.parent) not in blobs.blob_path(file["sha256"]).read_text(errors="ignore"), name
-
-
-def test_the_card_says_what_was_measured_and_what_was_not(client, hub, trained, place):
-    client.hiva("push", trained.folder, "org/carded", "--license", "apache-2.0", token=ALICE)
-    text = hub.store.blob_path(files_of(hub, "org/carded")["README.md"]["sha256"]).read_text()
-    card = ModelCard(text)
-    results = json.loads((trained.folder / "results.json").read_text())
-    figures = {entry.metric_name: entry.metric_value for entry in card.data.eval_results}
-    known = {name: value for name, value in results["metrics"].items() if value is not None}
-    assert figures["AUC, mean"] == pytest.approx(known["mean_auc"], abs=1e-4)
-    for unit in ("AU12", "AU4", "AU6"):
-        assert (f"F1, {unit}" in figures) == (f"f1_{unit}" in known)
-    assert card.data.license == "apache-2.0"
-    assert "energy and carbon were not measured" in text
-    assert "skin tone" in text
-    # the data does not say which dataset it is
-    assert "Which data it was trained on is not told." in text
-    assert "None" not in text
-    assert "nan" not in text.split("```")[0]
-
-
-def test_a_card_that_lacks_something_is_not_sent(client, hub, trained, tmp_path):
-    one_sentence(client.hiva("push", trained.folder, "org/bare", token=ALICE), "must state a license", "--license")
-    folder = tmp_path / "edited"
-    shutil.copytree(trained.folder, folder)
-    assert client.hiva("card", folder, "org/edited", "--license", "mit", token=ALICE).code == 0
-    card = folder / "README.md"
-    text = card.read_text()
-    card.write_text(text.replace("## Consent", "## Something"))
-    one_sentence(client.hiva("push", folder, "org/edited", token=ALICE), "lacks Consent")
-    results = json.loads((folder / "results.json").read_text())
-    results["metrics"]["mean_auc"] = 0.99
-    (folder / "results.json").write_text(json.dumps(results))
-    card.write_text(text)
-    one_sentence(client.hiva("push", folder, "org/edited", token=ALICE), "must tell the figures of results.json")
-    card.write_text("---\nlicense: [\n---\n")
-    one_sentence(client.hiva("push", folder, "org/edited", token=ALICE), "valid YAML")
-    for repo in ("org/bare", "org/edited"):
-        assert not hub.store.exists("models", repo)
 
 
 def test_pickles_and_optimizers_stay_here(client, hub, trained, tmp_path):
@@ -249,86 +155,6 @@ def test_who_may_not_write_proposes(client, hub, trained):
     one_sentence(client.hiva("push", trained.folder, "org/shared", "--license", "mit"), "HF_TOKEN")
 
 
-def test_an_upload_that_broke_off_goes_on(client, hub, place):
-    torch.manual_seed(0)
-    folder = place / "large"
-    model, processor = hiva_small(["AU1", "AU12"])
-    model.save_pretrained(folder, max_shard_size="6MB")
-    processor.save_pretrained(folder)
-    shards = sorted(folder.glob("model-*.safetensors"))
-    assert len(shards) > 2
-    assert max(shard.stat().st_size for shard in shards) > 2 * hub.part_size
-    puts = []
-
-    def after_a_while(method, path):
-        if method == "PUT":
-            puts.append(path)
-        return len(puts) > 12
-
-    hub.cuts = after_a_while
-    done = client.hiva("push", folder, "org/large", "--license", "mit", token=ALICE)
-    one_sentence_or_slow(done, "broke off")
-    hub.cuts = lambda method, path: False
-    there = {blob.name for blob in hub.store.blobs.iterdir()}
-    since = len(hub.requests)
-    done = client.hiva("push", folder, "org/large", "--license", "mit", token=ALICE)
-    assert done.code == 0, done.err
-    again = {path.split("/")[3] for path in sent(hub, since)}
-    assert again
-    assert not again & there
-    files = files_of(hub, "org/large")
-    assert all(files[shard.name]["lfs"] for shard in shards)
-    assert client.hiva("pull", "org/large", "--out", place / "back").code == 0
-    assert torch.allclose(logits(load_detector(place / "back")[0]), logits(model), atol=1e-6)
-
-
-def one_sentence_or_slow(done, *parts):
-    done.seconds = 0
-    one_sentence(done, *parts)
-
-
-def test_a_fetch_that_broke_off_goes_on(client, hub, place):
-    asked = []
-
-    def the_third(method, path):
-        if method == "GET" and path.startswith("/_cdn"):
-            asked.append(path)
-        return len(asked) == 2
-
-    client.hiva("push", place / "large", "org/fetched", "--license", "mit", token=ALICE)
-    hub.cuts = the_third
-    client.hiva("pull", "org/fetched", "--out", place / "fetched")
-    hub.cuts = lambda method, path: False
-    assert client.hiva("pull", "org/fetched", "--out", place / "fetched").code == 0
-    load_detector(place / "fetched")
-
-
-def test_offline_with_and_without_a_cache(client, hub, trained, place):
-    client.hiva("push", trained.folder, "org/cached", "--license", "mit", token=ALICE)
-    ask = "from hiva_hf.checkpoint import load_detector; print(load_detector('org/cached')[0].config.au_names)"
-    assert client.python(ask).code == 0
-    offline = HubClient(place / "client", hub.url, HF_HUB_OFFLINE="1")
-    (place / "cold").mkdir()
-    cold = HubClient(place / "cold", hub.url, HF_HUB_OFFLINE="1")
-    (place / "gone").mkdir()
-    gone = HubClient(place / "gone", "http://127.0.0.1:9")
-    try:
-        since = len(hub.requests)
-        done = offline.python(ask)
-        assert done.code == 0, done.err
-        assert "AU12" in done.out
-        assert len(hub.requests) == since
-        for far, said in ((cold, "HF_HUB_OFFLINE"), (gone, "127.0.0.1:9")):
-            for command in (("pull", "org/cached", "--out", place / "x"), ("predict", place, "-c", "org/cached")):
-                (place / "p.png").touch()
-                done = far.hiva(*command)
-                one_sentence_or_slow(done, said)
-                assert done.seconds < 3
-    finally:
-        for far in (offline, cold, gone):
-            far.close()
-
-
 def test_an_adapter_alone_on_its_base(client, hub, place, tmp_path):
     torch.manual_seed(0)
     model, processor = hiva_small_text(["AU1", "AU12"])
@@ -361,23 +187,6 @@ def test_an_adapter_alone_on_its_base(client, hub, place, tmp_path):
     assert done.code == 0, done.err
     expected = logits(adapted.merge_and_unload())
     assert torch.allclose(torch.tensor(json.loads(done.out.splitlines()[-1])), expected, atol=1e-5)
-
-
-def test_the_code_of_a_model_card_runs(client, hub, trained, crops, place, tmp_path):
-    client.hiva("push", trained.folder, "org/snippets", "--license", "mit", token=ALICE)
-    card = ModelCard(hub.store.blob_path(files_of(hub, "org/snippets")["README.md"]["sha256"]).read_text())
-    with_package, alone = (part.split("```")[0] for part in card.text.split("```python\n")[1:])
-    shutil.copy(crops[0], tmp_path / "face.jpg")
-    here = f"import os; os.chdir({str(tmp_path)!r})\n"
-    done = client.python(here + with_package)
-    assert done.code == 0, done.err
-    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    run = subprocess.run(
-        [sys.executable, "-c", f"{here}import sys; sys.modules['hiva_hf'] = None\n{alone}"],
-        capture_output=True, text=True, env={**os.environ, **environment},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert set(eval(run.stdout.splitlines()[-1])) == {"AU12", "AU4", "AU6"}
 
 
 def test_rendered_faces_are_shared_and_licensed_ones_are_not(client, hub, data, tmp_path):
@@ -458,12 +267,3 @@ trainer.push_to_hub()
     assert {"config.json", "model.safetensors", "processor_config.json"} <= set(files_of(hub, "org/pieces"))
     assert {"config.json", "model.safetensors", "README.md"} <= set(files_of(hub, "org/trained"))
     assert not [name for name in files_of(hub, "org/trained") if name.startswith("optimizer")]
-
-
-def test_what_the_command_does_not_take(client, trained):
-    one_sentence(client.hiva("push", trained.folder, "noslash"), "`repo` must be org/name; got noslash")
-    one_sentence(client.hiva("push", trained.folder, "org/bad name"), "org/bad name")
-    one_sentence(client.hiva("push", trained.folder, "org/x", "--adapter", "--dataset"), "give one of them")
-    one_sentence(client.hiva("push", trained.folder, "org/x", "--base", "org/y"), "`--base` belongs to `--adapter`")
-    one_sentence(client.hiva("push", trained.folder / "none", "org/x"), "there is none at")
-    one_sentence(client.hiva("push", trained.folder, "org/x", "--adapter"), "must hold an adapter")

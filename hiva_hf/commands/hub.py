@@ -73,6 +73,8 @@ def pull(
     from ..hub import pull as fetch
     from ..hub.contents import shown_size
 
+    if dataset and space:
+        raise ValueError("`--dataset` and `--space` are kinds of repositories; give one of them.")
     files = fetch(repo, out, revision=revision, repo_type="dataset" if dataset else "space" if space else "model")
     size = sum(file.stat().st_size for file in files)
     typer.echo(f"{len(files)} files, {shown_size(size)}, in {out}")
@@ -88,11 +90,14 @@ def card(
     trained_on: TrainedOn = "",
 ):
     """Write the card, README.md, of what was measured, to be read and completed before it is sent."""
-    place = folder / "README.md"
-    if place.exists():
-        raise ValueError(f"{place} is there already; delete it, so that it is made anew.")
+    from ..hub.cards import is_blank_form
+
     upload = _upload(folder, repo, adapter, base, dataset, license, names(trained_on))
     try:
+        # of an adapter it may be the folder `adapter` in that of its training
+        place = upload.source / "README.md"
+        if place.exists() and not (adapter and is_blank_form(place.read_text(encoding="utf-8"))):
+            raise ValueError(f"{place} is there already; delete it, so that it is made anew.")
         made = upload.folder / "README.md"
         if not made.is_file():
             raise ValueError(" ".join(upload.problems))

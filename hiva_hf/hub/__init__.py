@@ -1,7 +1,8 @@
 """To the Hub and from it: what is sent, the card beside it, and what is said when it fails."""
 
 from .cards import adapter_card, card_problems, dataset_card, model_card
-from .contents import Upload, adapter_upload, dataset_upload, model_upload, space_upload
+from .contents import adapter_upload, dataset_upload, model_upload, space_upload
+from .staging import Upload
 from .transfer import hub_sentence, pull, push
 
 __all__ = [

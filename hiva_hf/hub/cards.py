@@ -1,5 +1,7 @@
 """Cards of models, adapters and datasets, filled from what was measured; the texts lie in `hub_cards`."""
 
+import re
+from numbers import Real
 from pathlib import Path
 
 import yaml
@@ -9,20 +11,24 @@ from .measured import (
     MISSING,
     alignment_of_crops,
     card_file,
-    consent_of,
     cost_of,
     dataset_names,
     evaluations,
     group_table,
     metric_table,
+    other_rows,
     protocol_of,
     record,
-    terms_of,
     training_of,
 )
 from .parquet import ParquetFolder
+from .sources import RENDERED, consent_of, joined_names, terms_of
 
 _TAGS = ["facial-action-units", "face", "hiva"]
+# of a bank what a reader needs
+_PROVENANCE = ("generator", "revision", "date", "prompt_version", "sources", "review")
+_BY_PEFT = re.compile(r"### Framework versions|- PEFT \S+|")
+BLANK = "[More Information Needed]"
 # without these a reader cannot judge whether to use it
 _SECTIONS = {
     "model": ("Use", "Results", "Training", "Intended use", "Limits", "Bias", "Consent"),
@@ -52,7 +58,7 @@ def model_card(
     folder = Path(folder)
     model, processor = load_detector(folder)
     results, labels = record(folder, "results.json"), model.config.au_names
-    names = dataset_names(results) or datasets or []
+    names, base = joined_names(dataset_names(results), datasets), results.get("checkpoint")
     title = repo_id.rsplit("/", 1)[-1]
     figures = evaluations(results, labels, ", ".join(names) or "unnamed faces")
     data = ModelCardData(
@@ -75,20 +81,23 @@ def model_card(
         measured_on=protocol_of(results),
         metrics=metric_table(results, labels),
         training=training_of(results),
-        data_terms=terms_of(names),
+        data_terms=terms_of(names, base),
         descriptions=_bank_of(bank, model.config),
         cost=cost_of(results),
         groups=group_table(results),
-        consent=consent_of(names),
+        consent=consent_of(names, base),
     )
 
 
 def _bank_of(bank: dict, config) -> str:
     if not config.use_descriptions:
         return "The model reads none."
+    if config.text_source == "random":
+        return "There is no text: random vectors, which tell nothing of the action units, stand in its place."
     if not bank:
         return f"`{config.description_bank or MISSING}`; the texts are not part of the checkpoint."
-    made = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in bank.get("provenance", {}).items())
+    told = bank.get("provenance") or {}
+    made = ", ".join(f"{key.replace('_', ' ')}: {told[key]}" for key in _PROVENANCE if told.get(key))
     encoder = f" Embedded by {config.text_encoder}." if config.text_folded and config.text_encoder else ""
     return (
         f"`{config.description_bank}`, {config.num_descriptions} an action unit, in `processor_config.json` "
@@ -106,7 +115,7 @@ def adapter_card(
     """The card of an adapter; see [`model_card`].
 
     Args:
-        folder (`str` or `Path`): With `adapter_config.json`; figures are read from `results.json` in it or above it.
+        folder (`str` or `Path`): With `adapter_config.json`; figures are read from `results.json` in it.
         repo_id (`str`): Where it will lie.
         base_model (`str`): Hub id of the detector it belongs to.
         license (`str`, *optional*): Of the weights.
@@ -114,8 +123,8 @@ def adapter_card(
     """
     folder = Path(folder)
     config = record(folder, "adapter_config.json")
-    results = record(folder, "results.json") or record(folder.parent, "results.json")
-    labels, names = results.get("aus", []), dataset_names(results) or datasets or []
+    results = record(folder, "results.json")
+    labels, names = results.get("aus") or [], joined_names(dataset_names(results), datasets)
     title = repo_id.rsplit("/", 1)[-1]
     figures = evaluations(results, labels, ", ".join(names) or "unnamed faces") if labels else []
     size = (folder / "adapter_model.safetensors").stat().st_size
@@ -136,10 +145,10 @@ def adapter_card(
         size=f"{size / 1e3:.0f} kB",
         adapter=f"{kind} of rank {config.get('r', MISSING)}, alpha {config.get('lora_alpha', MISSING)}.",
         training=training_of(results),
-        data_terms=terms_of(names),
+        data_terms=terms_of(names, base_model),
         measured_on=protocol_of(results),
         metrics=metric_table(results, labels) if labels else "",
-        consent=consent_of(names),
+        consent=consent_of(names, base_model),
     )
 
 
@@ -155,11 +164,11 @@ def dataset_card(
         datasets (`list[str]`, *optional*): What it was made of, where the data itself does not say.
     """
     faces = ParquetFolder.read(folder)
-    names = faces.datasets or datasets or []
+    names = joined_names(faces.datasets, datasets)
     made = record(Path(folder), "prepare.json")
     how = ", ".join(f"{key} {value}" for key, value in made.items() if not isinstance(value, dict | list))
     title = repo_id.rsplit("/", 1)[-1]
-    people = "people who were seen" if names != ["rendered faces"] else "rendered people"
+    people = "people who were seen" if names != [RENDERED] else "rendered people"
     return DatasetCard.from_template(
         DatasetCardData(
             license=license, pretty_name=title, task_categories=["image-classification"], tags=[*_TAGS],
@@ -212,23 +221,39 @@ def card_problems(text: str, kind: str = "model", results: dict | None = None) -
         problems.append(
             f"README.md must have the sections {', '.join(_SECTIONS[kind])}; it lacks {', '.join(missing)}."
         )
-    stale = _other_figures(entries, results or {})
+    if BLANK in text:
+        problems.append(f"README.md still has blanks, {BLANK}; fill them in, or take them out.")
+    stale = _other_figures(entries, results) + other_rows(card.text, results) if results else []
     if stale:
         problems.append(
-            f"README.md must tell the figures of results.json; {stale[0]}. Delete README.md, so that it is made anew."
+            f"README.md must tell the figures of results.json; {stale[0]}. Change or take out that entry; a figure of "
+            "another test belongs into its text."
         )
     return problems
 
 
 def _other_figures(entries: list[EvalResult], results: dict) -> list[str]:
     """What a card says otherwise than what was measured."""
-    metrics, differing = results.get("metrics", {}), []
+    metrics, differing = results.get("metrics") or {}, []
     for entry in entries:
         unit = str(entry.metric_name or "").rsplit(", ", 1)[-1]
         measured = metrics.get(f"mean_{entry.metric_type}" if unit == "mean" else f"{entry.metric_type}_{unit}")
-        if measured is None or abs(measured - entry.metric_value) > 5e-4:
-            differing.append(f"it says {entry.metric_value} for {entry.metric_name}, measured is {measured}")
+        told = entry.metric_value
+        if not isinstance(measured, Real) or not isinstance(told, Real) or abs(float(measured) - float(told)) > 5e-4:
+            differing.append(f"it says {told} for {entry.metric_name}, measured is {measured or MISSING}")
     return differing
 
 
-__all__ = ["adapter_card", "card_problems", "dataset_card", "model_card"]
+def is_blank_form(text: str) -> bool:
+    """Whether a card is the form that peft leaves beside an adapter, as long as nobody has written into it."""
+    if BLANK not in text:
+        return False
+    try:
+        card = ModelCard(text)
+    except (ValueError, yaml.YAMLError):
+        return False
+    form = {line.strip() for line in ModelCard.from_template(ModelCardData()).text.splitlines()}
+    return all(_BY_PEFT.fullmatch(line.strip()) for line in card.text.splitlines() if line.strip() not in form)
+
+
+__all__ = ["adapter_card", "card_problems", "dataset_card", "is_blank_form", "model_card"]

@@ -1,100 +1,39 @@
 """What is sent: files that are named, checked, and free of what others must not get."""
 
-import fnmatch
 import json
-import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
 
-from .cards import adapter_card, card_problems, dataset_card, model_card
-from .measured import is_licensed, record
+from ..data.schema import DROPPED_FILE, SETTINGS_FILE
+from .cards import adapter_card, card_problems, dataset_card, is_blank_form, model_card
+from .measured import record
 from .parquet import ParquetFolder
+from .sources import joined_names, licensed_in, unknown_names
+from .staging import Upload, staged, without_paths
 
 # pickles, states of the optimizer and whatever else lies there are never sent
 _MODEL_FILES = (
     "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "processor_config.json",
     "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "*.py", "README.md", "results.json",
-    "splits.json", "calibration.json", "*.png", "*.jpg",
+    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "README.md", "results.json",
+    "splits.json", "calibration.json",
 )  # fmt: skip
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md", "results.json")
 _SPACE_FILES = ("*.py", "*.md", "*.css", "requirements.txt", "packages.txt", "*.png", "*.jpg")
-_DATASET_FILES = ("*.parquet", "prepare.json", "dropped.csv", "README.md")
-# fields of records in which a path of this machine may stand
-_PATHS = ("data", "checkpoint", "bank", "text_encoder", "boxes", "root")
+_DATASET_FILES = ("*.parquet", SETTINGS_FILE, DROPPED_FILE, "README.md")
 _TOLERANCE = 1e-5
-_BLANK = "[More Information Needed]"
-
-
-@dataclass
-class Upload:
-    """A folder that is ready to be sent, and what stands against it.
-
-    Args:
-        folder (`Path`): Copies of the files, which go away with `close`.
-        kind (`str`): `"model"`, `"adapter"`, `"dataset"` or `"space"`.
-        files (`dict[str, int]`): Bytes by name.
-        left_out (`list[str]`): Files that are not sent.
-        problems (`list[str]`): One sentence each; with any of them nothing is sent.
-    """
-
-    folder: Path
-    kind: str
-    files: dict[str, int] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def repo_type(self) -> str:
-        """`str`: As the Hub calls it."""
-        return self.kind if self.kind in ("dataset", "space") else "model"
-
-    @property
-    def size(self) -> int:
-        """`int`: Bytes of all files."""
-        return sum(self.files.values())
-
-    def close(self) -> None:
-        """Remove the copies."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _staged(folder: Path, kind: str, wanted: tuple[str, ...]) -> Upload:
-    """Copies of the wanted files, without paths of this machine in their records."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"`folder` must be a folder; there is none at {folder}.")
-    upload = Upload(Path(tempfile.mkdtemp(prefix="hiva-upload-")), kind)
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() or name.startswith("."):
-            continue
-        if "/" in name or path.is_symlink() or not any(fnmatch.fnmatch(name, pattern) for pattern in wanted):
-            upload.left_out.append(name)
-            continue
-        shutil.copyfile(path, upload.folder / name)
-    for name in ("results.json", "prepare.json", "config.json", "adapter_config.json"):
-        _without_paths(upload.folder / name)
-    return upload
-
-
-def _without_paths(file: Path) -> None:
-    """A record names data by the last part of its path: where it lies here is nobody's business."""
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    told = [key for key in _PATHS if isinstance(content.get(key), str) and os.path.isabs(content[key])]
-    if told:
-        content.update({key: Path(content[key]).name for key in told})
-        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _with_card(upload: Upload, make) -> Upload:
     """The card of the folder, or one made of what was measured; then the account of all files."""
     place = upload.folder / "README.md"
-    # peft leaves a form beside an adapter; as long as nobody has filled it in it is no card
-    if place.is_file() and _BLANK in place.read_text(encoding="utf-8"):
+    if upload.kind == "adapter" and place.is_file() and is_blank_form(place.read_text(encoding="utf-8")):
         place.unlink()
     if not place.is_file() and not upload.problems:
         place.write_text(str(make()), encoding="utf-8")
@@ -119,9 +58,9 @@ def model_upload(
     Raises:
         FileNotFoundError: If there is no such folder.
     """
-    upload = _staged(Path(folder), "model", _MODEL_FILES)
-    upload.problems += _loading_problems(upload.folder)
-    return _with_card(upload, lambda: model_card(upload.folder, repo_id, license, datasets))
+    with staged(Path(folder), "model", _MODEL_FILES) as upload:
+        upload.problems += _loading_problems(upload.folder)
+        return _with_card(upload, lambda: model_card(upload.folder, repo_id, license, datasets))
 
 
 def _loading_problems(folder: Path) -> list[str]:
@@ -167,29 +106,55 @@ def adapter_upload(
     Raises:
         FileNotFoundError: If there is no such folder.
     """
-    folder = Path(folder)
-    above = folder
+    folder = above = Path(folder)
     if not (folder / "adapter_config.json").is_file() and (folder / "adapter").is_dir():
         folder = folder / "adapter"
-    upload = _staged(folder, "adapter", _ADAPTER_FILES)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (upload.folder / name).is_file():
-            upload.problems.append(f"{folder} must hold an adapter; it lacks {name}.")
-            return _with_card(upload, str)
     results = (above if above != folder else folder.parent) / "results.json"
-    if results.is_file() and not (upload.folder / "results.json").is_file():
-        shutil.copyfile(results, upload.folder / "results.json")
-        _without_paths(upload.folder / "results.json")
-    config = record(upload.folder, "adapter_config.json")
-    base = base_model or config.get("base_model_name_or_path") or ""
-    if base.count("/") != 1 or Path(base).exists():
-        upload.problems.append(
-            f"An adapter must name its base on the Hub; it names {base or 'none'}. Push the base first, and give "
-            "--base org/name."
-        )
-    config["base_model_name_or_path"] = base
-    (upload.folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return _with_card(upload, lambda: adapter_card(upload.folder, repo_id, base, license, datasets))
+    record(results.parent, results.name)
+    with staged(folder, "adapter", _ADAPTER_FILES) as upload:
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (upload.folder / name).is_file():
+                upload.problems.append(f"{folder} must hold an adapter; it lacks {name}.")
+                return _with_card(upload, str)
+        upload.problems += _adapter_problems(upload.folder / "adapter_model.safetensors")
+        if results.is_file() and not (upload.folder / "results.json").is_file():
+            shutil.copyfile(results, upload.folder / "results.json")
+            without_paths(upload.folder / "results.json")
+        config = record(upload.folder, "adapter_config.json")
+        base = base_model or record(folder, "adapter_config.json").get("base_model_name_or_path") or ""
+        if not _is_hub_id(base):
+            upload.problems.append(
+                f"An adapter must name its base on the Hub; it names {base or 'none'}. Push the base first, and give "
+                "--base org/name."
+            )
+        config["base_model_name_or_path"] = upload.base = base
+        (upload.folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return _with_card(upload, lambda: adapter_card(upload.folder, repo_id, base, license, datasets))
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1 and not Path(name).exists()
+
+
+def _adapter_problems(file: Path) -> list[str]:
+    """Weights that can be read, are numbers, and adapt a model in place of being one."""
+    rule = "adapter_model.safetensors must hold the finite weights of a LoRA"
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = list(weights.keys())
+            strange = [name for name in names if "lora_" not in name]
+            broken = [name for name in names if not torch.isfinite(weights.get_tensor(name)).all()]
+    except SafetensorError as error:
+        return [f"{rule}; it is no whole safetensors file, {error}. Save the adapter anew."]
+    if not names or strange:
+        return [
+            f"{rule}; it holds {strange[0] if strange else 'nothing'}. Save the adapter by save_pretrained of peft."
+        ]
+    return [f"{rule}; {broken[0]} holds NaN or infinite numbers. Train it anew."] if broken else []
 
 
 def dataset_upload(
@@ -205,19 +170,41 @@ def dataset_upload(
 
     Raises:
         FileNotFoundError: If there is no such folder, or no parquet file in it.
-        ValueError: If they hold images or labels of a dataset whose licence forbids it.
+        ValueError: If they hold images or labels of a dataset whose licence forbids it, or whose licence nobody tells.
     """
     faces = ParquetFolder.read(folder)
-    names = faces.datasets or datasets or []
-    closed = [name for name in names if is_licensed(name)]
-    if closed and (faces.pictures or faces.coded):
+    names = joined_names(faces.datasets, datasets)
+    settings = record(Path(folder), SETTINGS_FILE)
+    if faces.pictures or faces.coded:
         what = " and ".join(word for word, there in (("images", faces.pictures), ("labels", faces.coded)) if there)
-        raise ValueError(
-            f"Images and labels of {', '.join(closed)} must not be passed on, by its licence; {folder} holds {what}. "
-            "Share how to make them, `hiva data prepare`, or columns of your own without them."
-        )
-    upload = _staged(Path(folder), "dataset", _DATASET_FILES)
-    return _with_card(upload, lambda: dataset_card(upload.folder, repo_id, license, names))
+        told = [*names, *_texts(settings)]
+        closed = list(dict.fromkeys(name for text in told for name in licensed_in(text)))
+        if closed:
+            raise ValueError(
+                f"Images and labels of {', '.join(closed)} must not be passed on, by its licence; {folder} holds "
+                f"{what}. Share how to make them, `hiva data prepare`, or columns of your own without them."
+            )
+        unknown = unknown_names(names)
+        if not names or (unknown and not datasets):
+            raise ValueError(
+                f"Whose {what} are in {folder} must be told before they are passed on; it names "
+                f"{', '.join(unknown) or 'nobody'}. Say what they are by --trained-on, if its licence allows this."
+            )
+    with staged(Path(folder), "dataset", _DATASET_FILES) as upload:
+        if faces.paths:
+            upload.problems.append(
+                f"Columns must hold no paths of this machine; {faces.paths[0]} does. Write the file without them."
+            )
+        if settings and DROPPED_FILE not in {path.name for path in upload.folder.iterdir()}:
+            upload.problems.append(f"{folder} must be prepared to its end; run `hiva data prepare` again.")
+        return _with_card(upload, lambda: dataset_card(upload.folder, repo_id, license, names))
+
+
+def _texts(value) -> list[str]:
+    """All texts in a record."""
+    if isinstance(value, dict | list):
+        return [text for item in (value.values() if isinstance(value, dict) else value) for text in _texts(item)]
+    return [value] if isinstance(value, str) else []
 
 
 def space_upload(folder: str | Path) -> Upload:
@@ -229,7 +216,8 @@ def space_upload(folder: str | Path) -> Upload:
     Raises:
         FileNotFoundError: If there is no such folder.
     """
-    return _with_card(_staged(Path(folder), "space", _SPACE_FILES), str)
+    with staged(Path(folder), "space", _SPACE_FILES) as upload:
+        return _with_card(upload, str)
 
 
 def shown_size(size: float) -> str:
@@ -241,4 +229,4 @@ def shown_size(size: float) -> str:
     return f"{size:.3g} GB"
 
 
-__all__ = ["Upload", "adapter_upload", "dataset_upload", "model_upload", "shown_size", "space_upload"]
+__all__ = ["adapter_upload", "dataset_upload", "model_upload", "shown_size", "space_upload"]

@@ -1,6 +1,7 @@
 """What a folder tells of itself: what was measured and trained, as text for its card. What is not known is said so."""
 
 import json
+from numbers import Real
 from pathlib import Path
 
 from huggingface_hub import EvalResult
@@ -9,6 +10,10 @@ from ..facs import au_meaning
 
 MISSING = "not told"
 _METRICS = {"f1": "F1", "auc": "AUC", "icc": "ICC(3,1)", "mae": "mean absolute error"}
+_POSITIVE, _POSITIVE_KEY = "always positive F1", "always_positive_f1"
+_OBJECTS = ("metrics", "people", "faces", "groups", "alignment")
+_ANEW = "Mend it, or copy it anew."
+_UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 _FOLDERS = (Path(__file__).parent / "card_files", Path(__file__).parents[2] / "hub_cards")
 
 
@@ -18,56 +23,68 @@ def card_file(name: str) -> Path:
 
 
 def record(folder: Path, name: str) -> dict:
-    """A JSON file of a folder; empty where it has none."""
+    """A JSON file of a folder; empty where it has none.
+
+    Raises:
+        ValueError: If it holds something else than a record.
+    """
     file = folder / name
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    rule = f"{name} in {folder} must hold a JSON object"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{rule}; {error}. {_ANEW}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{rule}; it holds a {type(content).__name__}. {_ANEW}")
+    for key in _OBJECTS if name == "results.json" else ():
+        if not isinstance(content.get(key), dict | None):
+            raise ValueError(f"{rule}, in it `{key}` another; that is {str(content[key])[:40]}. {_ANEW}")
+    strange = [key for key, value in (content.get("metrics") or {}).items() if not isinstance(value, Real | None)]
+    if strange and name == "results.json":
+        raise ValueError(f"{rule} with numbers in `metrics`; {strange[0]} is none. {_ANEW}")
+    return content
 
 
 def dataset_names(results: dict) -> list[str]:
     """What a model was trained on: the names in its data; where it had no other data, the embedded sample."""
     if results.get("datasets"):
-        return results["datasets"]
+        return [str(name) for name in results["datasets"]]
     return ["rendered faces"] if "data" in results and results["data"] is None else []
-
-
-def is_licensed(name: str) -> bool:
-    """Whether images and labels of a dataset must not be passed on."""
-    return json.loads(card_file("datasets.json").read_text(encoding="utf-8")).get(name, {}).get("licensed", False)
-
-
-def terms_of(names: list[str]) -> str:
-    """A sentence a dataset on the terms of its data."""
-    known = json.loads(card_file("datasets.json").read_text(encoding="utf-8"))
-    told = [
-        f"{name} ({known[name]['source']}): {known[name]['terms']}." if name in known else f"{name}: {MISSING}."
-        for name in names
-    ]
-    return " ".join(told) or "Which data it was trained on is not told."
-
-
-def consent_of(names: list[str]) -> str:
-    """What is known of the people in the data."""
-    if names == ["rendered faces"]:
-        return "Nobody is seen in the training data: its faces are rendered."
-    if names:
-        return (
-            f"People of {', '.join(names)} agreed to be recorded for research under the terms of that dataset, not to "
-            "every use of what is learned from them."
-        )
-    return "Whether the people of the training data agreed to this use is not told."
 
 
 def scores(results: dict, labels: list[str]) -> list[tuple[str, str, float]]:
     """Metrics that exist, as (metric, action unit or `mean`, value)."""
-    metrics = results.get("metrics", {})
+    metrics = results.get("metrics") or {}
     found = [(metric, name, metrics.get(f"{metric}_{name}")) for metric in _METRICS for name in labels]
     found = [(metric, "mean", metrics.get(f"mean_{metric}")) for metric in _METRICS] + found
     return [(metric, name, value) for metric, name, value in found if value is not None]
 
 
+def other_rows(text: str, results: dict) -> list[str]:
+    """Figures in the tables of a card, made by [`metric_table`], that are not those of the record."""
+    heads: list[str] = []
+    differing, metrics = [], results.get("metrics") or {}
+    named = {title: name for name, title in _METRICS.items()} | {"base rate": "base_rate", _POSITIVE: _POSITIVE_KEY}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.strip().startswith("|") else []
+        if len(cells) > 2 and cells[1] == "action unit":
+            heads = cells[2:]
+            continue
+        if not cells:
+            heads = []
+        unit = cells[0].strip("*") if cells else ""
+        for head, cell in zip(heads, cells[2:], strict=False):
+            key = f"mean_{named.get(head)}" if unit == "mean" else f"{named.get(head)}_{unit}"
+            if head in named and "--" not in unit and cell != _cell(metrics.get(key)):
+                differing.append(f"its table says {cell} for {head}, {unit}, measured is {_cell(metrics.get(key))}")
+    return differing
+
+
 def metric_table(results: dict, labels: list[str]) -> str:
     """Markdown, a row an action unit; a figure that does not exist is a dash."""
-    metrics = results.get("metrics", {})
+    metrics = results.get("metrics") or {}
     columns = [metric for metric in _METRICS if any(f"{metric}_{name}" in metrics for name in labels)]
     extra = [name for name in ("base_rate", "always_positive_f1") if f"{name}_{labels[0]}" in metrics]
     heads = [_METRICS[name] for name in columns] + [name.replace("_", " ").replace("f1", "F1") for name in extra]
@@ -96,18 +113,22 @@ def group_table(results: dict) -> str:
         for group, row in rows.items():
             cells = [_cell(row.get(name)) for name in known]
             lines.append(
-                f"| {column.replace('_', ' ')} | {group} | {row['people']} | {row['frames']} | {' | '.join(cells)} |"
+                f"| {column.replace('_', ' ')} | {group} | {row.get('people', '?')} | {row.get('frames', '?')} | "
+                f"{' | '.join(cells)} |"
             )
     return "\n".join(lines)
 
 
 def protocol_of(results: dict) -> str:
     """How it was tested, in a sentence; what is not recorded is not in it."""
-    people, faces = results.get("people", {}), results.get("faces", {})
+    people, faces = results.get("people") or {}, results.get("faces") or {}
     tested = people.get("test")
     who = f"{faces.get('test', '?')} frames of {tested} people" if tested else "people"
     chosen = f"The epoch was chosen on {people['validation']} others." if people.get("validation") else ""
-    return f"On {who} whom the training never saw (part `{results.get('part', MISSING)}`). {chosen}".strip()
+    seen = "whom the training never saw"
+    if results.get("checkpoint"):
+        seen = f"whom this training never saw; whether `{results['checkpoint']}`, with which it began, did is {MISSING}"
+    return f"On {who} {seen} (part `{results.get('part', MISSING)}`). {chosen}".strip()
 
 
 def evaluations(results: dict, labels: list[str], name: str) -> list[EvalResult]:
@@ -139,23 +160,26 @@ def training_of(results: dict) -> str:
     """How it was trained, in a sentence or two."""
     if not results:
         return "Not told."
-    people, faces = results.get("people", {}), results.get("faces", {})
+    people, faces = results.get("people") or {}, results.get("faces") or {}
     size = f"{faces['train']} faces of {people['train']} people" if "train" in faces and "train" in people else "faces"
-    preset = f"the preset `{results['preset']}`" if results.get("checkpoint") is None else f"`{results['checkpoint']}`"
+    preset = f"the preset `{results['preset']}`" if results.get("preset") else "a model that is not told"
+    preset = f"`{results['checkpoint']}`" if results.get("checkpoint") else preset
     told = {
         "epochs": results.get("epochs"), "batch size": results.get("batch_size"),
         "learning rate": results.get("learning_rate"), "seed": results.get("seed"),
     }  # fmt: skip
     how = ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
-    return f"On {size}, from {preset}: {how}."
+    return f"On {size}, from {preset}: {how or MISSING}."
 
 
 def cost_of(results: dict) -> str:
     """Time and machine; carbon is not guessed."""
     if not results.get("seconds"):
         return "Time and energy of the training are not told."
-    hours = results["seconds"] / 3600
-    return f"{hours:.2g} hours on {results.get('machine', MISSING)}; energy and carbon were not measured."
+    seconds = results["seconds"]
+    # few of the largest unit that are more than one
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= 2 * size), _UNITS[-1])
+    return f"{seconds / size:.2g} {unit} on {results.get('machine', MISSING)}; energy and carbon were not measured."
 
 
 def alignment_of_crops(results: dict) -> str:

@@ -1,9 +1,21 @@
-"""What prepared faces hold, without reading a picture."""
+"""What prepared faces hold, without reading a picture, and copies of them that tell nothing of this machine."""
 
+import os
+import re
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.dataset as pads
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.schema import ALIGNMENT_KEY
+
+# whatever else stands in the metadata, such as the sources of what was dropped, stays here
+_METADATA = (b"huggingface", ALIGNMENT_KEY)
+_LABELS = ("label", "labels", "intensity", "intensities", "occurrence", "occurrences")
+_PATH = re.compile(r"^(?:file:/|[/~]/?[^/]+/|\.{1,2}/|[A-Za-z]:[\\/])")
 
 
 @dataclass
@@ -15,12 +27,18 @@ class ParquetFolder:
         people (`int`): Different `subject_id`.
         columns (`dict[str, str]`): Types by name.
         datasets (`list[str]`): Where rows come from, by the column `dataset`.
+        pictures (`bool`): Whether there are images, under whatever name.
+        coded (`bool`): Whether there are labels of action units.
+        paths (`list[str]`): Columns with paths of this machine, each with one of them.
     """
 
     rows: int
     people: int
     columns: dict[str, str]
     datasets: list[str]
+    pictures: bool
+    coded: bool
+    paths: list[str]
 
     @classmethod
     def read(cls, folder: str | Path) -> "ParquetFolder":
@@ -28,30 +46,91 @@ class ParquetFolder:
 
         Raises:
             FileNotFoundError: If there is none.
+            ValueError: If one is no parquet file.
         """
-        files = sorted(Path(folder).glob("*.parquet"))
+        files = sorted(file for file in Path(folder).glob("*.parquet") if not file.name.startswith("."))
         if not files:
             raise FileNotFoundError(f"{folder} must hold parquet files; `hiva data prepare` makes them.")
-        table = pads.dataset([str(file) for file in files], format="parquet")
-        columns = {name: str(kind) for name, kind in zip(table.schema.names, table.schema.types, strict=True)}
+        rows, people, datasets = 0, set(), set()
+        kinds: dict[str, pa.DataType] = {}
+        paths: dict[str, str] = {}
+        for file in files:
+            try:
+                with pq.ParquetFile(file) as parquet:
+                    rows += parquet.metadata.num_rows
+                    schema = parquet.schema_arrow
+                    kinds |= dict(zip(schema.names, schema.types, strict=True))
+                    people |= set(_values(parquet, "subject_id"))
+                    datasets |= {str(value) for value in _values(parquet, "dataset") if value}
+                    for leaf in _texts(schema):
+                        paths.update((leaf, text) for text in _values(parquet, leaf) if text and _PATH.match(text))
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{file} must be a parquet file; {error}") from None
+        return cls(
+            rows,
+            len(people - {None}),
+            {name: str(kind) for name, kind in kinds.items()},
+            sorted(datasets),
+            any(_holds_bytes(kind) for kind in kinds.values()) or "image" in kinds,
+            any(re.match(r"AU\d", name, re.I) or name.casefold() in _LABELS for name in kinds),
+            [f"{name} ({text})" for name, text in paths.items()],
+        )
 
-        def distinct(name: str) -> list[str]:
-            if name not in columns:
-                return []
-            values = table.to_table(columns=[name])[name].unique().to_pylist()
-            return sorted(str(value) for value in values if value)
 
-        return cls(table.count_rows(), len(distinct("subject_id")), columns, distinct("dataset"))
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column can hold pictures: bytes, or arrays of pixels."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if kind.num_fields:
+        return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_uint8(kind)
+    )
 
-    @property
-    def coded(self) -> bool:
-        """`bool`: Whether there are labels of action units."""
-        return any(name.removeprefix("AU")[:1].isdigit() for name in self.columns if name.startswith("AU"))
 
-    @property
-    def pictures(self) -> bool:
-        """`bool`: Whether there are images."""
-        return "image" in self.columns
+def _texts(schema: pa.Schema) -> list[str]:
+    """Columns of text, also those within an image."""
+    found = []
+    for entry in schema:
+        inner = {entry.name: entry.type}
+        if pa.types.is_struct(entry.type):
+            fields = [entry.type.field(place) for place in range(entry.type.num_fields)]
+            inner = {f"{entry.name}.{part.name}": part.type for part in fields}
+        found += [name for name, kind in inner.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+    return found
 
 
-__all__ = ["ParquetFolder"]
+def _values(parquet: pq.ParquetFile, leaf: str) -> Iterator:
+    """Different values of a column, group by group."""
+    if leaf.split(".")[0] not in parquet.schema_arrow.names:
+        return
+    for batch in parquet.iter_batches(columns=[leaf]):
+        column = batch.column(0)
+        for part in leaf.split(".")[1:]:
+            column = column.field(part)
+        yield from column.unique().to_pylist()
+
+
+def copy_parquet(path: Path, to: Path) -> None:
+    """A parquet file without what its metadata tells of this machine; the same file where it tells nothing."""
+    with pq.ParquetFile(path) as parquet:
+        schema, held = parquet.schema_arrow, parquet.schema_arrow.metadata or {}
+        kept = {name: value for name, value in held.items() if name in _METADATA}
+        if kept == held:
+            try:
+                os.link(path, to)
+            except OSError:
+                shutil.copyfile(path, to)
+            return
+        with pq.ParquetWriter(to, schema.with_metadata(kept)) as writer:
+            for group in range(parquet.num_row_groups):
+                writer.write_table(parquet.read_row_group(group).replace_schema_metadata(kept))
+
+
+__all__ = ["ParquetFolder", "copy_parquet"]

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from huggingface_hub import HfApi, SpaceCard, constants, snapshot_download
+from huggingface_hub import HfApi, SpaceCard, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -14,8 +14,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 
-from .contents import Upload
+from .staging import Upload
 
 # what is never fetched: a pickle runs code when it is loaded
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib"]
@@ -44,15 +45,31 @@ def push(
         `str`: Address of the commit or of the pull request.
 
     Raises:
-        ValueError: If something stands against the upload.
+        ValueError: If something stands against the upload, or the base of an adapter is not on the Hub.
+        PermissionError: If a repository must be made where you must not make one.
         ConnectionError: If it broke off.
     """
     if upload.problems:
         raise ValueError(" ".join(upload.problems))
+    if constants.is_offline_mode():
+        raise ConnectionError("Pushing needs the Hub, and HF_HUB_OFFLINE keeps it away: unset it.")
     api, kind = HfApi(), upload.repo_type
+    if upload.base is not None and not api.repo_exists(upload.base):
+        raise ValueError(
+            f"`--base` must be a detector on the Hub, so that others can load the adapter; there is no {upload.base} "
+            "that you may see. Push it first."
+        )
     if not create_pr:
         sdk = SpaceCard.load(upload.folder / "README.md").data.sdk if kind == "space" else None
-        api.create_repo(repo_id, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True)
+        try:
+            api.create_repo(repo_id, repo_type=kind, private=private, space_sdk=sdk, exist_ok=True)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 403:
+                raise
+            raise PermissionError(
+                f"{_token()} must not make {repo_id}, which is not there: choose a name of your own, or ask whoever "
+                f"owns {repo_id.split('/')[0]}."
+            ) from None
         if revision is not None:
             api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
     try:
@@ -77,15 +94,17 @@ def pull(repo_id: str, out: str | Path, *, revision: str | None = None, repo_typ
         repo_id (`str`): `org/name`.
         out (`str` or `Path`): Folder.
         revision (`str`, *optional*): Branch, tag or commit.
-        repo_type (`str`, defaults to `"model"`): `"model"` or `"dataset"`.
+        repo_type (`str`, defaults to `"model"`): `"model"`, `"dataset"` or `"space"`.
 
     Returns:
-        `list[Path]`: The files.
+        `list[Path]`: The files of the repository; what else lies in the folder is not among them.
     """
+    info = HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision)
+    names = [sibling.rfilename for sibling in getattr(info, "siblings", None) or []]
     place = Path(
-        snapshot_download(repo_id, repo_type=repo_type, revision=revision, local_dir=out, ignore_patterns=_PICKLES)
+        snapshot_download(repo_id, repo_type=repo_type, revision=info.sha, local_dir=out, ignore_patterns=_PICKLES)
     )
-    return sorted(path for path in place.rglob("*") if path.is_file() and ".cache" not in path.parts)
+    return sorted(place / name for name in filter_repo_objects(names, ignore_patterns=_PICKLES))
 
 
 def hub_sentence(error: BaseException) -> str | None:
@@ -99,13 +118,16 @@ def hub_sentence(error: BaseException) -> str | None:
         sentence = _sentence(seen)
         if sentence:
             return sentence
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
+
+
+def _token() -> str:
+    return "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token that is stored here"
 
 
 def _sentence(error: BaseException) -> str | None:
     what = _asked_for(error)
-    token = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the token that is stored here"
     if isinstance(error, GatedRepoError):
         return f"{what} is gated: ask for access on its page, then log in with `hf auth login` or HF_TOKEN."
     if isinstance(error, RepositoryNotFoundError):
@@ -129,9 +151,13 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         status = error.response.status_code
         if status == 401:
-            return f"The Hub does not know {token}: make a new one on its page, then `hf auth login` or HF_TOKEN."
+            if get_token() is None:
+                return (
+                    "The Hub must know who sends something; nobody is logged in. Run `hf auth login`, or set HF_TOKEN."
+                )
+            return f"The Hub does not know {_token()}: make a new one on its page, then `hf auth login` or HF_TOKEN."
         if status == 403:
-            return f"{token} must not write to {what}: propose it with `--pr`, or choose a name of your own."
+            return f"{_token()} must not write to {what}: propose it with `--pr`, or choose a name of your own."
         return f"The Hub answered {status} for {what}: {error.server_message or 'no reason given'}."
     return None
 

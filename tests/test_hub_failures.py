@@ -1,0 +1,163 @@
+"""What breaks on the way to the Hub and from it, and the one sentence that is said of it."""
+
+# fixtures are imported by name
+# ruff: noqa: F811
+
+import pytest
+import torch
+from command import fails_with
+from hub_client import HubClient
+from hub_fixtures import ALICE, BOB, client, files_of, hub, logits, no_cuts, one_sentence, place, sent  # noqa: F401
+
+from hiva_hf import hiva_small
+from hiva_hf.checkpoint import load_detector
+
+
+def test_an_upload_that_broke_off_goes_on(client, hub, place):
+    torch.manual_seed(0)
+    folder = place / "large"
+    model, processor = hiva_small(["AU1", "AU12"])
+    model.save_pretrained(folder, max_shard_size="6MB")
+    processor.save_pretrained(folder)
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert max(shard.stat().st_size for shard in shards) > 2 * hub.part_size
+    puts = []
+
+    def after_a_while(method, path):
+        if method == "PUT":
+            puts.append(path)
+        return len(puts) > 12
+
+    hub.cuts = after_a_while
+    done = client.hiva("push", folder, "org/large", "--license", "mit", token=ALICE)
+    one_sentence(done, "broke off")
+    hub.cuts = lambda method, path: False
+    there = {blob.name for blob in hub.store.blobs.iterdir()}
+    since = len(hub.requests)
+    done = client.hiva("push", folder, "org/large", "--license", "mit", token=ALICE)
+    assert done.code == 0, done.err
+    again = {path.split("/")[3] for path in sent(hub, since)}
+    assert again
+    assert not again & there
+    files = files_of(hub, "org/large")
+    assert all(files[shard.name]["lfs"] for shard in shards)
+    assert client.hiva("pull", "org/large", "--out", place / "back").code == 0
+    assert torch.allclose(logits(load_detector(place / "back")[0]), logits(model), atol=1e-6)
+
+
+def test_a_fetch_that_broke_off_goes_on(client, hub, place):
+    asked = []
+
+    def the_second(method, path):
+        if method == "GET" and path.startswith("/_cdn"):
+            asked.append(path)
+        return len(asked) == 2
+
+    client.hiva("push", place / "large", "org/fetched", "--license", "mit", token=ALICE)
+    since = len(hub.requests)
+    hub.cuts = the_second
+    one_sentence(client.hiva("pull", "org/fetched", "--out", place / "fetched"), "broke off", "it goes on")
+    hub.cuts = lambda method, path: False
+    whole = {path.name for path in (place / "fetched").iterdir() if path.is_file()}
+    assert whole
+    assert whole < files_of(hub, "org/fetched").keys()
+    since = len(hub.requests)
+    assert client.hiva("pull", "org/fetched", "--out", place / "fetched").code == 0
+    again = [path for method, path, _ in hub.requests[since:] if method == "GET"]
+    blobs = {file["sha256"]: name for name, file in files_of(hub, "org/fetched").items()}
+    fetched = {blobs[path.split("?")[0].removeprefix("/_cdn/")] for path in again if path.startswith("/_cdn")}
+    assert fetched
+    assert not fetched & whole
+    load_detector(place / "fetched")
+
+
+def test_offline_with_and_without_a_cache(client, hub, trained, place):
+    client.hiva("push", trained.folder, "org/cached", "--license", "mit", token=ALICE)
+    ask = "from hiva_hf.checkpoint import load_detector; print(load_detector('org/cached')[0].config.au_names)"
+    assert client.python(ask).code == 0
+    offline = HubClient(place / "client", hub.url, HF_HUB_OFFLINE="1")
+    (place / "cold").mkdir()
+    cold = HubClient(place / "cold", hub.url, HF_HUB_OFFLINE="1")
+    (place / "gone").mkdir()
+    gone = HubClient(place / "gone", "http://127.0.0.1:9")
+    try:
+        since = len(hub.requests)
+        done = offline.python(ask)
+        assert done.code == 0, done.err
+        assert "AU12" in done.out
+        assert len(hub.requests) == since
+        for far, said in ((cold, "HF_HUB_OFFLINE"), (gone, "127.0.0.1:9")):
+            for command in (("pull", "org/cached", "--out", place / "x"), ("predict", place, "-c", "org/cached")):
+                (place / "p.png").touch()
+                done = far.hiva(*command)
+                one_sentence(done, said)
+        done = gone.hiva("push", trained.folder, "org/far", "--license", "mit", token=ALICE)
+        one_sentence(done, "The Hub cannot be reached at http://127.0.0.1:9")
+    finally:
+        for far in (offline, cold, gone):
+            far.close()
+
+
+def test_what_the_command_does_not_take(client, trained):
+    one_sentence(client.hiva("push", trained.folder, "noslash"), "`repo` must be org/name; got noslash")
+    one_sentence(client.hiva("push", trained.folder, "org/bad name"), "org/bad name")
+    one_sentence(client.hiva("push", trained.folder, "org/x", "--adapter", "--dataset"), "give one of them")
+    one_sentence(client.hiva("push", trained.folder, "org/x", "--base", "org/y"), "`--base` belongs to `--adapter`")
+    one_sentence(client.hiva("push", trained.folder / "none", "org/x"), "there is none at")
+    one_sentence(client.hiva("push", trained.folder, "org/x", "--adapter"), "must hold an adapter")
+
+
+def test_a_kind_is_one(client, place):
+    one_sentence(client.hiva("pull", "org/x", "--out", place / "x", "--dataset", "--space"), "give one of them")
+
+
+def test_only_what_was_fetched_is_counted(client, hub, trained, place):
+    client.hiva("push", trained.folder, "org/counted", "--license", "mit", token=ALICE)
+    out = place / "counted"
+    out.mkdir()
+    (out / "mine.txt").write_text("x" * 1000)
+    done = client.hiva("pull", "org/counted", "--out", out)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{len(files_of(hub, 'org/counted'))} files, ")
+
+
+@pytest.mark.parametrize("step", ["repos/create", "preupload", "/commit/"])
+def test_a_push_whose_connection_is_cut_is_one_sentence(client, hub, trained, step):
+    hub.cuts = lambda method, path: step in path
+    done = client.hiva("push", trained.folder, "org/cut", "--license", "mit", token=ALICE)
+    one_sentence(done, f"The connection to the Hub at {hub.url} broke off", "started again, it goes on")
+
+
+@pytest.mark.parametrize("step", ["/api/models", "/resolve/"])
+def test_a_pull_whose_connection_is_cut_is_one_sentence(client, hub, trained, place, step):
+    client.hiva("push", trained.folder, "org/halved", "--license", "mit", token=ALICE)
+    hub.cuts = lambda method, path: step in path
+    one_sentence(client.hiva("pull", "org/halved", "--out", place / "halved"), hub.url)
+
+
+def test_offline_nothing_is_sent_and_that_is_said(hiva, trained):
+    # the tests themselves run offline
+    done = hiva("push", trained.folder, "org/far", "--license", "mit")
+    fails_with(done, "Pushing needs the Hub, and HF_HUB_OFFLINE keeps it away")
+
+
+def test_who_may_not_make_a_repository_is_told_so(client, hub, trained):
+    done = client.hiva("push", trained.folder, "org/new", "--license", "mit", token=BOB)
+    one_sentence(done, "HF_TOKEN must not make org/new, which is not there", "a name of your own")
+    assert "--pr" not in done.err
+    done = client.hiva("push", trained.folder, "org/new", "--license", "mit")
+    one_sentence(done, "nobody is logged in", "hf auth login")
+    done = client.hiva("push", trained.folder, "org/new", "--license", "mit", token="hf_wrong")
+    one_sentence(done, "The Hub does not know HF_TOKEN")
+
+
+def test_an_adapter_without_a_base_on_the_hub_stays(client, hub, tmp_path):
+    from safetensors.torch import save_file
+
+    (tmp_path / "adapter_config.json").write_text('{"r": 2}')
+    save_file({"text_model.query.lora_A.weight": torch.ones(2, 3)}, tmp_path / "adapter_model.safetensors")
+    options = ("--adapter", "--base", "org/does-not-exist", "--license", "mit")
+    done = client.hiva("push", tmp_path, "org/orphan", *options, token=ALICE)
+    one_sentence(done, "there is no org/does-not-exist that you may see")
+    assert not hub.store.exists("models", "org/orphan")
