@@ -30,6 +30,11 @@ def _mistakes() -> tuple[type[Exception], ...]:
     return ValueError, OSError, ImportError, HTTPError, StrictDataclassError
 
 
+def _own(error: Exception) -> str | None:
+    """Our own sentence, which names the argument first: what the Hub said is only its cause."""
+    return str(error) if str(error).startswith("`") else None
+
+
 def main() -> None:
     """Run the command; a user's mistake is one sentence and exit code 2."""
     if not sys.stderr.isatty():
@@ -43,7 +48,7 @@ def main() -> None:
     except _mistakes() as error:
         from .hub.transfer import hub_sentence
 
-        typer.echo(f"error: {hub_sentence(error) or error}", err=True)
+        typer.echo(f"error: {_own(error) or hub_sentence(error) or error}", err=True)
         sys.exit(2)
 
 

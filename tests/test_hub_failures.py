@@ -3,6 +3,8 @@
 # fixtures are imported by name
 # ruff: noqa: F811
 
+import shutil
+
 import pytest
 import torch
 from command import fails_with
@@ -11,6 +13,7 @@ from hub_fixtures import ALICE, BOB, client, files_of, hub, logits, no_cuts, one
 
 from hiva_hf import hiva_small
 from hiva_hf.checkpoint import load_detector
+from hiva_hf.training import save_detector
 
 
 def test_an_upload_that_broke_off_goes_on(client, hub, place):
@@ -161,3 +164,48 @@ def test_an_adapter_without_a_base_on_the_hub_stays(client, hub, tmp_path):
     done = client.hiva("push", tmp_path, "org/orphan", *options, token=ALICE)
     one_sentence(done, "there is no org/does-not-exist that you may see")
     assert not hub.store.exists("models", "org/orphan")
+
+
+def test_what_is_asked_for_and_what_is_there_must_agree(client, hub, trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    assert client.hiva("push", folder, "org/agree", "--license", "mit", token=ALICE).code == 0
+    before = hub.store.load("models", "org/agree")
+    done = client.hiva("push", folder, "org/agree", "--license", "mit", "--private", token=ALICE)
+    one_sentence(done, "`--private` is for a repository that is made; org/agree is there, and public")
+    assert client.hiva("card", folder, "org/agree", "--license", "mit").code == 0
+    done = client.hiva("push", folder, "org/agree", "--license", "cc0-1.0", token=ALICE)
+    one_sentence(done, "`--license` is cc0-1.0, and README.md of", "says mit")
+    assert hub.store.load("models", "org/agree") == before
+
+
+def test_nothing_new_is_nothing_sent(client, trained):
+    assert "Sent to" in client.hiva("push", trained.folder, "org/same", "--license", "mit", token=ALICE).out
+    for further in ((), ("--pr",)):
+        done = client.hiva("push", trained.folder, "org/same", "--license", "mit", *further, token=ALICE)
+        assert done.code == 0, done.err
+        assert "Nothing to send; everything is there already." in done.out
+        assert "Sent to" not in done.out
+
+
+def test_a_wrong_folder_is_named_as_it_was_given(client, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    done = client.hiva("push", tmp_path, "org/x", "--license", "mit", token=ALICE)
+    one_sentence_or_tree(done, f"{tmp_path} must be the folder of a HiVA checkpoint")
+    assert done.out == ""
+    one_sentence(client.hiva("pull", "hiva", "--out", tmp_path), "`repo` must be org/name; got hiva")
+
+
+def one_sentence_or_tree(done, said):
+    assert done.code == 2
+    assert said in done.err
+    assert "hiva-upload" not in done.err
+
+
+def test_an_encoder_that_cannot_be_had_names_the_option(client, hub, crops, tmp_path):
+    torch.manual_seed(0)
+    model, processor = hiva_small(["AU1", "AU12"], au_projection="text")
+    save_detector(model, processor, tmp_path / "open")
+    asked = ("--describe", "AU27=The mouth is stretched wide open by a lowered jaw.")
+    done = client.hiva("predict", crops[0], "-c", tmp_path / "open", "--cropped", *asked)
+    one_sentence(done, "`text_encoder` must be the sentence encoder", "sentence-transformers/all-MiniLM-L6-v2")

@@ -45,21 +45,24 @@ def push(
 
     upload = _upload(folder, repo, adapter, base, dataset, license, names(trained_on), space)
     try:
+        stated = upload.license
+        if license is not None and stated not in (None, license):
+            raise ValueError(f"`--license` is {license}, and README.md of {folder} says {stated}; make them the same.")
+        if upload.problems:
+            raise ValueError(" ".join(upload.problems).replace(str(upload.folder), str(folder)))
         for name, size in upload.files.items():
             typer.echo(f"{shown_size(size):>9}  {name}")
         typer.echo(f"{shown_size(upload.size):>9}  in all, to {repo}{'' if revision is None else f' at {revision}'}")
         if upload.left_out:
             some = ", ".join(upload.left_out[:8]) + (", ..." if len(upload.left_out) > 8 else "")
             typer.echo(f"Left out: {some}")
-        if upload.problems:
-            raise ValueError(" ".join(upload.problems))
         if dry_run:
             typer.echo("Nothing was sent: --dry-run.")
             return
         where = send(upload, repo, private=private, revision=revision, create_pr=pull_request, message=message)
     finally:
         upload.close()
-    typer.echo(f"Sent to {where}")
+    typer.echo("Nothing to send; everything is there already." if where is None else f"Sent to {where}")
 
 
 def pull(
@@ -73,6 +76,8 @@ def pull(
     from ..hub import pull as fetch
     from ..hub.contents import shown_size
 
+    if repo.count("/") != 1:
+        raise ValueError(f"`repo` must be org/name; got {repo}.")
     if dataset and space:
         raise ValueError("`--dataset` and `--space` are kinds of repositories; give one of them.")
     files = fetch(repo, out, revision=revision, repo_type="dataset" if dataset else "space" if space else "model")

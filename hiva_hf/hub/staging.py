@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import yaml
+from huggingface_hub import RepoCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..data.schema import DROPPED_FILE
@@ -62,6 +64,15 @@ class Upload:
     def size(self) -> int:
         """`int`: Bytes of all files."""
         return sum(self.files.values())
+
+    @property
+    def license(self) -> str | None:
+        """`str`: As the card states it; `None` where it states none or there is no card that can be read."""
+        try:
+            stated = RepoCard.load(self.folder / "README.md", ignore_metadata_errors=True).data.to_dict().get("license")
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
+        return stated if isinstance(stated, str) else None
 
     def close(self) -> None:
         """Remove the copies."""

@@ -30,7 +30,7 @@ def push(
     revision: str | None = None,
     create_pr: bool = False,
     message: str | None = None,
-) -> str:
+) -> str | None:
     """Send a folder; what a first, interrupted call has sent is not sent again.
 
     Args:
@@ -42,10 +42,11 @@ def push(
         message (`str`, *optional*): Of the commit.
 
     Returns:
-        `str`: Address of the commit or of the pull request.
+        `str`: Address of the commit or of the pull request; `None` where everything was there already.
 
     Raises:
-        ValueError: If something stands against the upload, or the base of an adapter is not on the Hub.
+        ValueError: If something stands against the upload, the base of an adapter is not on the Hub, or a repository
+            that is to be private is there and public.
         PermissionError: If a repository must be made where you must not make one.
         ConnectionError: If it broke off.
     """
@@ -70,8 +71,14 @@ def push(
                 f"{_token()} must not make {repo_id}, which is not there: choose a name of your own, or ask whoever "
                 f"owns {repo_id.split('/')[0]}."
             ) from None
+        if private and not api.repo_info(repo_id, repo_type=kind).private:
+            raise ValueError(
+                f"`--private` is for a repository that is made; {repo_id} is there, and public. Change that on its "
+                "page, or choose another name."
+            )
         if revision is not None:
             api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
+    before = api.repo_info(repo_id, repo_type=kind, revision=revision).sha
     try:
         done = api.upload_folder(
             repo_id=repo_id,
@@ -84,7 +91,7 @@ def push(
     except RuntimeError as error:
         # so huggingface_hub wraps what happened to a file
         raise ConnectionError(hub_sentence(error) or str(error)) from error
-    return str(done.pr_url or done.commit_url)
+    return None if done.oid == before else str(done.pr_url or done.commit_url)
 
 
 def pull(repo_id: str, out: str | Path, *, revision: str | None = None, repo_type: str = "model") -> list[Path]:
