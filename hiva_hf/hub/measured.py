@@ -88,7 +88,7 @@ def metric_table(results: dict, labels: list[str]) -> str:
     columns = [metric for metric in _METRICS if any(f"{metric}_{name}" in metrics for name in labels)]
     extra = [name for name in ("base_rate", "always_positive_f1") if f"{name}_{labels[0]}" in metrics]
     heads = [_METRICS[name] for name in columns] + [name.replace("_", " ").replace("f1", "F1") for name in extra]
-    lines = ["| | action unit | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
+    lines = ["| AU | action unit | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
     for name in labels:
         cells = [_cell(metrics.get(f"{metric}_{name}")) for metric in [*columns, *extra]]
         lines.append(f"| {name} | {au_meaning(name)} | " + " | ".join(cells) + " |")
@@ -107,7 +107,7 @@ def group_table(results: dict) -> str:
     if not groups:
         return ""
     known = [name for name in ("mean_f1", "mean_auc", "mean_icc", "mean_mae") if name in str(groups)]
-    lines = ["| | group | people | frames | " + " | ".join(name.replace("_", " ") for name in known) + " |"]
+    lines = ["| by | group | people | frames | " + " | ".join(name.replace("_", " ") for name in known) + " |"]
     lines.append("|---|---|---|---|" + "---|" * len(known))
     for column, rows in groups.items():
         for group, row in rows.items():
