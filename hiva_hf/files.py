@@ -1,5 +1,8 @@
 """Files that appear whole or not at all."""
 
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +30,35 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def read_record(file: Path) -> dict:
+    """A JSON object from what lies beside a checkpoint or data; empty where there is no such file.
+
+    Args:
+        file (`Path`): It need not exist.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    if not file.is_file():
+        return {}
+    rule, cure = f"{file.name} in {file.parent} must hold a JSON object", "Mend it, or copy it anew."
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{rule}; {error}. {cure}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{rule}; it holds a {type(content).__name__}. {cure}")
+    return content
+
+
+def link_or_copy(path: Path, to: Path) -> None:
+    """A large file that nobody writes to, where it can be without a second one on the disk."""
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copyfile(path, to)
+
+
 @contextmanager
 def alone(lock_file: Path, out: Path) -> Iterator[None]:
     """What a run writes, while no other run writes it.
@@ -50,4 +82,4 @@ def alone(lock_file: Path, out: Path) -> Iterator[None]:
         lock_file.unlink(missing_ok=True)
 
 
-__all__ = ["alone", "whole_file"]
+__all__ = ["alone", "link_or_copy", "read_record", "whole_file"]

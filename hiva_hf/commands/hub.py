@@ -49,7 +49,7 @@ def push(
         if license is not None and stated not in (None, license):
             raise ValueError(f"`--license` is {license}, and README.md of {folder} says {stated}; make them the same.")
         if upload.problems:
-            raise ValueError(" ".join(upload.problems).replace(str(upload.folder), str(folder)))
+            raise ValueError(" ".join(upload.problems))
         for name, size in upload.files.items():
             typer.echo(f"{shown_size(size):>9}  {name}")
         typer.echo(f"{shown_size(upload.size):>9}  in all, to {repo}{'' if revision is None else f' at {revision}'}")
@@ -76,8 +76,7 @@ def pull(
     from ..hub import pull as fetch
     from ..hub.contents import shown_size
 
-    if repo.count("/") != 1:
-        raise ValueError(f"`repo` must be org/name; got {repo}.")
+    _check_repo(repo)
     if dataset and space:
         raise ValueError("`--dataset` and `--space` are kinds of repositories; give one of them.")
     files = fetch(repo, out, revision=revision, repo_type="dataset" if dataset else "space" if space else "model")
@@ -113,6 +112,14 @@ def card(
         upload.close()
 
 
+def _check_repo(repo: str) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    if repo.count("/") != 1:
+        raise ValueError(f"`repo` must be org/name; got {repo}.")
+    validate_repo_id(repo)
+
+
 def _upload(
     folder: Path,
     repo: str,
@@ -123,13 +130,9 @@ def _upload(
     data: list[str],
     space: bool = False,
 ):
-    from huggingface_hub.utils import validate_repo_id
-
     from ..hub import adapter_upload, dataset_upload, model_upload, space_upload
 
-    if repo.count("/") != 1:
-        raise ValueError(f"`repo` must be org/name; got {repo}.")
-    validate_repo_id(repo)
+    _check_repo(repo)
     if adapter + dataset + space > 1:
         raise ValueError("`--adapter`, `--dataset` and `--space` are kinds of things to send; give one of them.")
     if base is not None and not adapter:

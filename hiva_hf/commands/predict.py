@@ -145,9 +145,10 @@ def predict(
     if text_encoder is not None and not asked:
         raise ValueError("`--text-encoder` reads what `--describe` says; give it, or leave both out.")
     model, processor = load_detector(checkpoint)
+    rules = Prompts.load() if asked else None
     for label, sentences in asked.items():
         for sentence in sentences:
-            if problem := Prompts.load().problem(label, sentence.strip()):
+            if rules and (problem := rules.problem(label, sentence.strip())):
                 typer.echo(
                     f"{label} by {sentence.strip()!r}: {problem}; others than such sentences were trained", err=True
                 )

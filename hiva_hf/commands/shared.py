@@ -1,6 +1,5 @@
 """Options and habits that several commands share."""
 
-import json
 import os
 import sys
 import tempfile
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ..files import read_record
 
 Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint, or its Hub id.")]
 Data = Annotated[
@@ -43,7 +44,7 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str):
 
     folder, subjects = Path(checkpoint), None
     if data is None:
-        trained_on = _record(folder / "results.json").get("data")
+        trained_on = read_record(folder / "results.json").get("data")
         data = None if trained_on is None else Path(trained_on)
     if part != "all":
         splits = splits_of(checkpoint)
@@ -57,20 +58,7 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str):
 
 def splits_of(checkpoint: str) -> dict[str, list[str]]:
     """Who trained, validated and tested a checkpoint; empty where it does not tell."""
-    return _record(Path(checkpoint) / "splits.json")
-
-
-def _record(file: Path) -> dict:
-    """What lies beside a checkpoint; empty where nothing does."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object; it does not. Delete it, or copy the checkpoint anew.")
-    return content
+    return read_record(Path(checkpoint) / "splits.json")
 
 
 @contextmanager

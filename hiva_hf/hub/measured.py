@@ -1,12 +1,12 @@
 """What a folder tells of itself: what was measured and trained, as text for its card. What is not known is said so."""
 
-import json
 from numbers import Real
 from pathlib import Path
 
 from huggingface_hub import EvalResult
 
 from ..facs import au_meaning
+from ..files import read_record
 
 MISSING = "not told"
 _METRICS = {"f1": "F1", "auc": "AUC", "icc": "ICC(3,1)", "mae": "mean absolute error"}
@@ -28,16 +28,7 @@ def record(folder: Path, name: str) -> dict:
     Raises:
         ValueError: If it holds something else than a record.
     """
-    file = folder / name
-    if not file.is_file():
-        return {}
-    rule = f"{name} in {folder} must hold a JSON object"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{rule}; {error}. {_ANEW}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{rule}; it holds a {type(content).__name__}. {_ANEW}")
+    content, rule = read_record(folder / name), f"{name} in {folder} must hold a JSON object"
     for key in _OBJECTS if name == "results.json" else ():
         if not isinstance(content.get(key), dict | None):
             raise ValueError(f"{rule}, in it `{key}` another; that is {str(content[key])[:40]}. {_ANEW}")

@@ -1,8 +1,6 @@
 """What prepared faces hold, without reading a picture, and copies of them that tell nothing of this machine."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.schema import ALIGNMENT_KEY
+from ..files import link_or_copy
 
 # whatever else stands in the metadata, such as the sources of what was dropped, stays here
 _METADATA = (b"huggingface", ALIGNMENT_KEY)
@@ -123,10 +122,7 @@ def copy_parquet(path: Path, to: Path) -> None:
         schema, held = parquet.schema_arrow, parquet.schema_arrow.metadata or {}
         kept = {name: value for name, value in held.items() if name in _METADATA}
         if kept == held:
-            try:
-                os.link(path, to)
-            except OSError:
-                shutil.copyfile(path, to)
+            link_or_copy(path, to)
             return
         with pq.ParquetWriter(to, schema.with_metadata(kept)) as writer:
             for group in range(parquet.num_row_groups):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from .measured import MISSING, card_file
 
@@ -11,6 +12,7 @@ RENDERED = "rendered faces"
 _NAMELESS = "folder"
 
 
+@cache
 def known_datasets() -> dict[str, dict]:
     """By name what is known of it, as `datasets.json` tells."""
     return json.loads(card_file("datasets.json").read_text(encoding="utf-8"))

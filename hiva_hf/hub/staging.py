@@ -3,7 +3,6 @@
 import csv
 import fnmatch
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from huggingface_hub import RepoCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..data.schema import DROPPED_FILE
+from ..files import link_or_copy
 from .measured import record
 from .parquet import copy_parquet
 
@@ -171,14 +171,6 @@ def _copy(path: Path, to: Path) -> None:
             without_paths(to)
 
 
-def link_or_copy(path: Path, to: Path) -> None:
-    """A large file that nobody writes to, where it can be without a second one on the disk."""
-    try:
-        os.link(path, to)
-    except OSError:
-        shutil.copyfile(path, to)
-
-
 def _copy_dropped(path: Path, to: Path) -> None:
     """Whose faces were dropped and why; where their pictures lie is nobody's business."""
     with path.open(encoding="utf-8", newline="") as file, to.open("w", encoding="utf-8", newline="") as copy:
@@ -214,4 +206,4 @@ def _cleaned(value: Any, key: str = "") -> Any:
     return _PATH_WITHIN.sub(lambda match: PureWindowsPath(match[0]).name, value)
 
 
-__all__ = ["Upload", "link_or_copy", "staged", "without_paths"]
+__all__ = ["Upload", "staged", "without_paths"]
