@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import typer
 from language_tables import write_summary
-from runs import RunTable
+from runs import RunTable, fixed_arguments
 from sklearn.metrics import roc_auc_score
 from transformers import set_seed
 
-from hiva_hf import build_trainer, hiva_small, hiva_small_text, training_arguments
+from hiva_hf import build_trainer, hiva_small, hiva_small_text
 from hiva_hf.data import load_prepared
 from hiva_hf.data.merging import column_values
 from hiva_hf.data.splits import take_subjects
@@ -117,18 +117,8 @@ def run(dataset, row: Row, fraction: float, seed: int, settings: Settings, folde
     set_seed(seed)
     model, trained, processor = new_model(row, settings.encoder)
     processor.image_processor.size = {"height": settings.size, "width": settings.size}
-    arguments = training_arguments(
-        folder,
-        num_train_epochs=settings.epochs or EPOCHS[fraction],
-        per_device_train_batch_size=32,
-        learning_rate=settings.rate,
-        seed=seed,
-        bf16=True,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        disable_tqdm=True,
-    )
+    epochs = settings.epochs or EPOCHS[fraction]
+    arguments = fixed_arguments(folder, epochs, settings.rate, seed)
     trainer = build_trainer(trained, processor, {"train": parts["train"]}, arguments)
     trainer.train()
     scores, labels = predict_logits(trainer, parts["tested"])

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-from runs import RunTable
+from runs import RunTable, fixed_arguments
 from sklearn.metrics import roc_auc_score
 from transformers import set_seed
 
-from hiva_hf import build_trainer, hiva_small, training_arguments
+from hiva_hf import build_trainer, hiva_small
 from hiva_hf.data import FaceTransform, au_names, load_prepared, subject_split
 from hiva_hf.data.merging import column_values, label_matrix
 from hiva_hf.descriptions import load_bank, load_text_embeds
@@ -78,18 +78,7 @@ def run(dataset, people: int, seed: int, hidden: list[str], epochs: int, size: i
     set_seed(seed)
     model, processor = hiva_small(trained, **(FEW if people else UNSEEN)[design])
     processor.image_processor.size = {"height": size, "width": size}
-    arguments = training_arguments(
-        folder,
-        num_train_epochs=epochs,
-        per_device_train_batch_size=32,
-        learning_rate=7e-4,
-        seed=seed,
-        bf16=True,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        disable_tqdm=True,
-    )
+    arguments = fixed_arguments(folder, epochs, 7e-4, seed)
     build_trainer(model, processor, {"train": known}, arguments).train()
     text = {}
     if not people:

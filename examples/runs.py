@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from transformers import TrainingArguments
 
+from hiva_hf import training_arguments
 from hiva_hf.files import whole_file
 
 
@@ -75,3 +77,26 @@ class RunTable:
 def _named(run: tuple) -> tuple[str, ...]:
     """A run as the file writes it."""
     return tuple(f"{value:.10g}" if isinstance(value, float) else str(value) for value in run)
+
+
+def fixed_arguments(folder: Path, epochs: int, rate: float, seed: int) -> TrainingArguments:
+    """A training of so many epochs, of which none is chosen and nothing is kept.
+
+    Args:
+        folder (`Path`): For what the trainer insists on writing.
+        epochs (`int`): Passes over the faces.
+        rate (`float`): Highest learning rate.
+        seed (`int`): Of the order and the augmentation.
+    """
+    return training_arguments(
+        folder,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=32,
+        learning_rate=rate,
+        seed=seed,
+        bf16=True,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        disable_tqdm=True,
+    )
