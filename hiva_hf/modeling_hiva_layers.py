@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_hiva import HiVAConfig
-from .modeling_hiva_attention import HiVACrossAttention, HiVAFeedForward
+from .modeling_hiva_attention import HiVACrossAttention, HiVAFeedForward, HiVAFixedQueryAttention
 
 
 class HiVATextProjection(nn.Module):
@@ -196,7 +196,7 @@ class HiVADDCA(GradientCheckpointingLayer):
     def __init__(self, config: HiVAConfig):
         super().__init__()
         self.visual_to_text = HiVACrossAttention(config)
-        self.text_to_visual = HiVACrossAttention(config)
+        self.text_to_visual = HiVAFixedQueryAttention(config)
         self.description_pooling = HiVADescriptionPooling(config)
 
     def forward(
@@ -222,7 +222,7 @@ class HiVADDCA(GradientCheckpointingLayer):
         # the AU is the batch here: (K, B, D) queries, (K, M, D) context
         update, to_text = self.visual_to_text(nodes.transpose(0, 1), text_embeds, output_attentions)
         visual = nodes + update.transpose(0, 1)
-        update, to_visual = self.text_to_visual(text_embeds[None], token_maps, output_attentions)
+        update, to_visual = self.text_to_visual(text_embeds, token_maps, output_attentions)
         textual = self.description_pooling(text_embeds + update)
         return visual, textual, to_text.transpose(0, 1) if output_attentions else None, to_visual
 
