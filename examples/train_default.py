@@ -1,0 +1,138 @@
+"""From renders to the checkpoint that ships: trains on faces that are rendered while it does, nobody's twice.
+
+    python examples/train_default.py --model FaceXModel --out default --minutes 400    # on a GPU, or for long on a CPU
+
+`--model` is ICT-FaceKit's folder FaceXModel or its compact form. Nothing but renders is trained on. The number of steps
+is what fits into the time: the learning rate falls to zero within it. Started again after an interruption, it goes on.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from transformers import Trainer, TrainingArguments, set_seed
+
+from hiva_hf import hiva_small, training_arguments
+from hiva_hf.metrics import au_metrics, intensity_metrics
+from hiva_hf.render import RENDERED_AUS, FaceModel, FaceRenderer
+from hiva_hf.render.batches import RenderedBatches, first_of
+from hiva_hf.training import last_checkpoint, save_detector, without_nan
+
+# people of the validation part; no training comes this far
+VALIDATION = 2**40
+
+
+def new_detector(size: int, map_loss_weight: float):
+    """The small preset, a little deeper, with both heads."""
+    tower = {
+        "model_type": "resnet", "layer_type": "basic", "embedding_size": 64, "hidden_sizes": [64, 128, 256],
+        "depths": [2, 3, 4],
+    }  # fmt: skip
+    model, processor = hiva_small(
+        RENDERED_AUS,
+        vision_config=tower,
+        intensity_head=True,
+        intensity_loss_weight=0.1,
+        map_loss_weight=map_loss_weight,
+        # of so many faces none is seen twice, and rates are those of the data: nothing is to be weighed up
+        occurrence_loss="binary_cross_entropy",
+    )
+    processor.image_processor.size = {"height": size, "width": size}
+    return model, processor
+
+
+def steps_in(minutes: float, model, batches: RenderedBatches, arguments: TrainingArguments) -> int:
+    """How many steps fit into the time, by those of two rounds after the first."""
+    model = model.to(arguments.device).train()
+    synchronize = torch.cuda.synchronize if arguments.device.type == "cuda" else lambda: None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    a_round = len(batches) // 3
+    for index in range(len(batches)):
+        if index == a_round:
+            synchronize()
+            start = time.perf_counter()
+        batch = batches[index]
+        with torch.autocast(arguments.device.type, torch.bfloat16, enabled=arguments.bf16):
+            loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    synchronize()
+    # Trainer has more to do between the steps
+    seconds = 1.1 * (time.perf_counter() - start) / (2 * a_round)
+    return max(1, int(60 * minutes / seconds))
+
+
+@torch.no_grad()
+def scores(model, batches) -> tuple[np.ndarray, ...]:
+    """Probabilities, intensities and the labels of both."""
+    model.eval()
+    found = []
+    for index in range(len(batches)):
+        batch = batches[index]
+        outputs = model(batch["pixel_values"])
+        found.append((outputs.logits.sigmoid(), outputs.intensities, batch["labels"], batch["intensity_labels"]))
+    return tuple(torch.cat(column).float().cpu().numpy() for column in zip(*found, strict=True))
+
+
+def main(
+    model_path: Annotated[Path, typer.Option("--model", help="ICT-FaceKit: FaceXModel, or its compact form.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    steps: Annotated[int, typer.Option(help="Of the training; by default what fits into --minutes.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time for the training, where --steps is not given.")] = 60,
+    batch_size: Annotated[int, typer.Option(min=1, help="Faces a step.")] = 256,
+    views: Annotated[int, typer.Option(min=1, help="How often a face is seen; on a GPU, rendering takes longest.")] = 1,
+    size: Annotated[int, typer.Option(min=64, help="Side of a face in pixels.")] = 128,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
+    map_weight: Annotated[float, typer.Option(help="Weight of the activation maps' loss.")] = 0.05,
+    chunk: Annotated[int, typer.Option(help="Faces that are drawn at once; by default what suits the device.")] = 0,
+    validated: Annotated[int, typer.Option(min=1, help="Batches of the validation.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of weights, faces and order.")] = 0,
+):
+    set_seed(seed)
+    arguments = training_arguments(
+        out.with_name(f"{out.name}-checkpoints"),
+        per_device_train_batch_size=1,
+        learning_rate=rate,
+        warmup_steps=0.03,
+        seed=seed,
+        bf16=True,
+        eval_strategy="no",
+        save_strategy="steps",
+        load_best_model_at_end=False,
+        dataloader_pin_memory=False,
+        train_sampling_strategy="sequential",
+        logging_steps=50,
+    )
+    renderer = FaceRenderer(FaceModel.load(model_path), size=size, device=arguments.device, chunk=chunk or None)
+    model, processor = new_detector(size, map_weight)
+
+    def batches(count: int, first: int, **how) -> RenderedBatches:
+        return RenderedBatches(
+            renderer, processor.image_processor, model.config.au_names, count, batch_size, seed=seed,
+            first_subject=first, **how,
+        )  # fmt: skip
+
+    how = {"views": views, "masks": map_weight > 0}
+    if not steps:
+        steps = steps_in(minutes, model, batches(3 * 8 * views, VALIDATION // 2, **how), arguments)
+        set_seed(seed)
+        model, processor = new_detector(size, map_weight)
+    arguments.max_steps, arguments.save_steps = steps, max(1, steps // 5)
+    print(f"{steps} steps of {batch_size} faces, each seen {views} times", flush=True)
+    trainer = Trainer(model=model, args=arguments, train_dataset=batches(steps, 0, **how), data_collator=first_of)
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    probabilities, intensities, labels, strengths = scores(model, batches(validated, VALIDATION, augmented=False))
+    metrics = au_metrics(labels, probabilities, model.config.au_names)
+    strength = intensity_metrics(strengths, intensities, model.config.au_names)
+    metrics |= {f"intensity_{key}": value for key, value in strength.items()}
+    print(json.dumps({key: metrics[key] for key in ("mean_auc", "mean_f1", "intensity_mean_icc")}), flush=True)
+    save_detector(model.cpu(), processor, out, {"validation.json": without_nan(metrics)})
+
+
+if __name__ == "__main__":
+    typer.run(main)

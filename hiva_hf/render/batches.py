@@ -1,0 +1,146 @@
+"""Faces that are rendered while a model trains on them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .action_units import RENDERED_AUS
+from .faces import FaceRenderer
+
+# masks are kept at this share of the resolution; a model's maps are coarser still
+_MASK_STRIDE = 8
+
+
+class RenderedBatches(Dataset):
+    """Batches for [`HiVAForImageClassification`], of faces that are rendered when they are first needed.
+
+    Each face is of another person. It stays for `views` rounds, mixed with those that came before and after it, and is
+    then dropped: on a GPU a step of training is several times as fast as its faces are rendered. Every time it is
+    flipped or not, brighter or darker. An item is a whole batch: give a loader `batch_size=1` and [`first_of`] as its
+    `collate_fn`, and ask in order. Batch `n` is the same whenever it is asked for, so a training that was interrupted
+    goes on with what it would have seen.
+
+    Args:
+        renderer ([`FaceRenderer`]): Draws the faces; batches are on its device.
+        image_processor (`BaseImageProcessor`): Of the model; its `size` is the side of the crops.
+        names (`Sequence[str]`): Action units, in the order of the labels.
+        num_batches (`int`): How many there are.
+        batch_size (`int`, defaults to 256): Faces a batch.
+        views (`int`, defaults to 1): How often each face is seen.
+        block_size (`int`, *optional*): Faces that are rendered together; by default those of 8 batches.
+        seed (`int`, defaults to 0): Of everything that is drawn.
+        first_subject (`int`, defaults to 0): Number of the first person; a part with other numbers shows others.
+        masks (`bool`, defaults to `False`): Whether batches hold masks of what each action unit moved.
+        augmented (`bool`, defaults to `True`): Whether faces are flipped and their brightness varies.
+        jitter (`float`, defaults to 1.0): See [`FaceRenderer.aligned`].
+
+    Raises:
+        ValueError: If an action unit is none that is rendered, or `block_size` is no multiple of `batch_size`.
+    """
+
+    def __init__(
+        self,
+        renderer: FaceRenderer,
+        image_processor: BaseImageProcessor,
+        names: Sequence[str],
+        num_batches: int,
+        batch_size: int = 256,
+        views: int = 1,
+        block_size: int | None = None,
+        seed: int = 0,
+        first_subject: int = 0,
+        masks: bool = False,
+        augmented: bool = True,
+        jitter: float = 1.0,
+    ):
+        unknown = [name for name in names if name not in RENDERED_AUS]
+        if unknown:
+            raise ValueError(
+                f"`names` must be action units that are rendered, {', '.join(RENDERED_AUS)}; got {', '.join(unknown)}."
+            )
+        block_size = 8 * batch_size if block_size is None else block_size
+        if block_size % batch_size or views < 1:
+            raise ValueError(
+                f"`block_size` must be a multiple of `batch_size` and `views` at least 1; got {block_size}, "
+                f"{batch_size} and {views}."
+            )
+        self.renderer, self.num_batches, self.batch_size, self.views = renderer, num_batches, batch_size, views
+        self.block_size, self.seed, self.first_subject = block_size, seed, first_subject
+        self.masks, self.augmented, self.jitter = masks, augmented, jitter
+        self.size = image_processor.size["height"]
+        self.columns = torch.tensor([RENDERED_AUS.index(name) for name in names], device=renderer.device)
+        statistics = torch.tensor([image_processor.image_mean, image_processor.image_std], device=renderer.device)
+        self.mean, self.std = statistics[:, :, None, None]
+        self._blocks: dict[int, dict[str, Tensor]] = {}
+        self._shown: tuple[int, dict[str, Tensor]] = (-1, {})
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Batch `index`: `pixel_values`, `labels`, `intensity_labels` and, where asked for, `mask_labels`."""
+        if not 0 <= index < self.num_batches:
+            raise IndexError(f"`index` must be 0 to {self.num_batches - 1}; got {index}.")
+        a_round, place = divmod(index, self.views * self.block_size // self.batch_size)
+        order = torch.randperm(self.views * self.block_size, generator=self._generator(0, a_round))
+        chosen = order[place * self.batch_size : (place + 1) * self.batch_size].to(self.renderer.device)
+        batch = {name: values[chosen] for name, values in self._faces(a_round).items()}
+        batch["pixel_values"] = batch["pixel_values"].float() / 255
+        if "mask_labels" in batch:
+            batch["mask_labels"] = batch["mask_labels"].float() / 255
+        if self.augmented:
+            self._augment(batch, self._generator(1, index))
+        batch["pixel_values"] = (batch["pixel_values"] - self.mean) / self.std
+        return batch
+
+    def _faces(self, a_round: int) -> dict[str, Tensor]:
+        """All that the batches of a round show: of its blocks the first is shown for the last time."""
+        if self._shown[0] != a_round:
+            blocks = range(a_round, a_round + self.views)
+            self._blocks = {number: self._blocks.get(number) or self._render(number) for number in blocks}
+            names = self._blocks[a_round]
+            self._shown = (
+                a_round,
+                {name: torch.cat([block[name] for block in self._blocks.values()]) for name in names},
+            )
+        return self._shown[1]
+
+    def _generator(self, purpose: int, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(hash((self.seed, self.first_subject, purpose, number)) % 2**63)
+
+    def _render(self, number: int) -> dict[str, Tensor]:
+        people = torch.arange(self.block_size) + self.first_subject + number * self.block_size
+        scenes = self.renderer.sample(people, torch.zeros_like(people), seed=self.seed)
+        faces = self.renderer.aligned(scenes, size=self.size, jitter=self.jitter, masks=self.masks)
+        # what was made in inference mode takes no part in a backward pass
+        block = {
+            "pixel_values": faces.images.clone(),
+            "labels": faces.occurrence[:, self.columns].clone(),
+            "intensity_labels": faces.intensity[:, self.columns].clone(),
+        }
+        if faces.masks is not None:
+            shares = functional.avg_pool2d(faces.masks[:, self.columns].float(), _MASK_STRIDE)
+            block["mask_labels"] = (255 * shares).round().to(torch.uint8)
+        return block
+
+    def _augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
+        count, device = self.batch_size, self.renderer.device
+        flipped = (torch.rand(count, generator=generator) < 0.5).to(device)[:, None, None, None]
+        for name in {"pixel_values", "mask_labels"} & set(batch):
+            batch[name] = torch.where(flipped, batch[name].flip(-1), batch[name])
+        gain, shift = torch.randn(2, count, 1, 1, 1, generator=generator).to(device)
+        tint = torch.randn(count, 3, 1, 1, generator=generator).to(device)
+        pixels = (batch["pixel_values"] - 0.5) * (0.12 * gain).exp() * (0.04 * tint).exp() + 0.5 + 0.06 * shift
+        batch["pixel_values"] = pixels.clamp(0, 1)
+
+
+def first_of(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The batch of an item of [`RenderedBatches`]."""
+    return batches[0]
+
+
+__all__ = ["RenderedBatches", "first_of"]

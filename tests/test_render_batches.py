@@ -1,0 +1,118 @@
+"""Faces that are rendered while a model trains: the same whenever they are asked for, each for so many rounds."""
+
+import pytest
+import torch
+from render_model import tiny_model
+
+from hiva_hf import HiVAImageProcessor
+from hiva_hf.render import RENDERED_AUS, FaceRenderer
+from hiva_hf.render.batches import RenderedBatches, first_of
+
+NAMES = ["AU12", "AU1", "AU25"]
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return FaceRenderer(tiny_model(), SIZE, chunk=4)
+
+
+def batches(renderer, num_batches=12, **how):
+    how = {"batch_size": 2, "block_size": 4, "views": 2, **how}
+    return RenderedBatches(
+        renderer, HiVAImageProcessor(size={"height": SIZE, "width": SIZE}), NAMES, num_batches, **how
+    )
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for(renderer):
+    first = batches(renderer, masks=True)
+    in_order = [first[index] for index in range(12)]
+    later = batches(renderer, masks=True)
+    for index in (7, 2, 11, 0):
+        assert same(in_order[index], later[index]), index
+    assert not same(in_order[0], in_order[1])
+    assert not same(in_order[0], batches(renderer, masks=True, seed=1)[0])
+
+
+def test_shapes_and_labels(renderer):
+    batch = batches(renderer, masks=True)[0]
+    assert batch["pixel_values"].shape == (2, 3, SIZE, SIZE)
+    assert batch["labels"].shape == batch["intensity_labels"].shape == (2, 3)
+    assert batch["mask_labels"].shape == (2, 3, SIZE // 8, SIZE // 8)
+    assert ((batch["labels"] == 1) == (batch["intensity_labels"] > 0)).all()
+    assert "mask_labels" not in batches(renderer)[0]
+
+
+def test_labels_stand_in_the_order_of_the_names(renderer):
+    plain = batches(renderer, views=1, num_batches=2, augmented=False)
+    scenes = renderer.sample(range(4), [0] * 4, seed=0)
+    wanted = scenes.intensity[:, [RENDERED_AUS.index(name) for name in NAMES]]
+    shown = torch.cat([plain[0]["intensity_labels"], plain[1]["intensity_labels"]])
+    assert sorted(map(tuple, shown.tolist())) == sorted(map(tuple, wanted.tolist()))
+
+
+def test_pictures_are_normalised_as_the_processor_says(renderer):
+    plain = batches(renderer, views=1, num_batches=2, augmented=False, jitter=0.0)
+    faces = renderer.aligned(renderer.sample(range(4), [0] * 4, seed=0), jitter=0.0).images
+    wanted = (faces.float() / 255 - plain.mean) / plain.std
+    shown = torch.cat([plain[0]["pixel_values"], plain[1]["pixel_values"]])
+    for face in shown:
+        assert (wanted - face).abs().amax((1, 2, 3)).min() < 1e-5
+
+
+def test_every_face_is_seen_as_often_as_asked(renderer):
+    plain = batches(renderer, num_batches=12, augmented=False)  # three rounds of four batches
+    seen = torch.cat([plain[index]["pixel_values"].flatten(1) for index in range(12)])
+    _, counts = torch.unique(seen, dim=0, return_counts=True)
+    # the first and the last block are in one round only
+    assert sorted(counts.tolist()) == [1] * 8 + [2] * 8
+
+
+def test_each_view_of_a_face_differs(renderer):
+    augmented = batches(renderer, num_batches=12)
+    seen = torch.cat([augmented[index]["pixel_values"].flatten(1) for index in range(12)])
+    assert len(torch.unique(seen, dim=0)) == len(seen)
+
+
+def test_parts_show_other_people(renderer):
+    one, other = batches(renderer, augmented=False), batches(renderer, augmented=False, first_subject=1000)
+    gap = (one[0]["pixel_values"][:, None] - other[0]["pixel_values"][None]).abs().amax((2, 3, 4))
+    assert gap.min() > 0.1
+
+
+def test_a_flip_takes_the_masks_along(renderer):
+    flipping = batches(renderer, masks=True)
+    flipping._augment(batch := {
+        "pixel_values": torch.linspace(0, 1, SIZE).expand(2, 3, SIZE, SIZE).clone(),
+        "mask_labels": torch.linspace(0, 1, 4).expand(2, 3, 4, 4).clone(),
+    }, torch.Generator().manual_seed(1))  # fmt: skip
+    falls = batch["pixel_values"][:, 0, 0, 0] > batch["pixel_values"][:, 0, 0, -1]
+    assert torch.equal(falls, batch["mask_labels"][:, 0, 0, 0] > batch["mask_labels"][:, 0, 0, -1])
+    assert falls.any()
+    assert not falls.all()
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [({"block_size": 3}, "multiple of `batch_size`"), ({"views": 0}, "`views` at least 1")]
+)
+def test_numbers_are_checked(renderer, how, told):
+    with pytest.raises(ValueError, match=told):
+        batches(renderer, **how)
+
+
+def test_action_units_that_are_not_rendered_are_refused(renderer):
+    with pytest.raises(ValueError, match="got AU99"):
+        RenderedBatches(renderer, HiVAImageProcessor(), ["AU12", "AU99"], 1)
+
+
+def test_an_item_is_a_batch(renderer):
+    plain = batches(renderer)
+    assert len(plain) == 12
+    loader = torch.utils.data.DataLoader(plain, batch_size=1, collate_fn=first_of)
+    assert same(next(iter(loader)), plain[0])
+    with pytest.raises(IndexError):
+        plain[12]
