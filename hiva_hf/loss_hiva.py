@@ -6,6 +6,18 @@ from torch.nn import functional
 MISSING_LABEL = -100
 
 
+def is_coded(labels: torch.Tensor) -> torch.Tensor:
+    """Where labels are neither `-100` nor NaN.
+
+    Args:
+        labels (`torch.Tensor`): Of any shape.
+
+    Returns:
+        `torch.BoolTensor` of the same shape.
+    """
+    return (labels != MISSING_LABEL) & ~labels.isnan()
+
+
 def _coded(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Float32 logits, float32 labels with 0 where missing, and the float32 mask of coded entries."""
     if logits.shape != labels.shape:
@@ -13,7 +25,7 @@ def _coded(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, to
             f"`labels` must have the shape of `logits`; got {tuple(labels.shape)} and {tuple(logits.shape)}."
         )
     labels = labels.float()
-    mask = (labels != MISSING_LABEL) & ~labels.isnan()
+    mask = is_coded(labels)
     return logits.float(), labels.masked_fill(~mask, 0.0), mask.float()
 
 
@@ -95,7 +107,9 @@ def masked_mean_squared_error(
     return _masked_mean(losses, mask)
 
 
-def alignment_loss(au_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+def alignment_loss(
+    au_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float = 0.1, reduction: str = "mean"
+) -> torch.Tensor:
     """Pull the visual and textual embedding of an AU together and away from the other AUs of the same image.
 
     Symmetric cross-entropy over cosine similarities (InfoNCE; van den Oord et al., 2018). Reconstruction.
@@ -104,16 +118,37 @@ def alignment_loss(au_embeds: torch.Tensor, text_embeds: torch.Tensor, temperatu
         au_embeds (`torch.Tensor` of shape `(batch_size, num_labels, hidden_size)`): V'.
         text_embeds (`torch.Tensor` of shape `(batch_size, num_labels, hidden_size)`): T'.
         temperature (`float`, defaults to 0.1): Divides the similarities.
+        reduction (`str`, defaults to `"mean"`): `"none"` leaves a value an image.
 
     Returns:
-        `torch.Tensor`: Scalar mean over images and AUs.
+        `torch.Tensor`: Scalar mean over images and AUs; of shape `(batch_size,)` with `reduction="none"`.
     """
     visual = functional.normalize(au_embeds.float(), dim=-1)
     textual = functional.normalize(text_embeds.float(), dim=-1)
     similarity = torch.matmul(visual, textual.transpose(-1, -2)) / temperature  # (B, K, K)
     to_text = similarity.log_softmax(dim=-1).diagonal(dim1=-2, dim2=-1)
     to_visual = similarity.log_softmax(dim=-2).diagonal(dim1=-2, dim2=-1)
-    return -(to_text + to_visual).mean() / 2
+    losses = -(to_text + to_visual).mean(dim=-1) / 2
+    return losses if reduction == "none" else losses.mean()
+
+
+def map_loss(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Draw the activation map of an AU to the pixels that this AU moved: minus the logarithm of its share on them.
+
+    Needs faces of which that is known, as rendered ones. Not of the paper.
+
+    Args:
+        maps (`torch.Tensor` of shape `(batch_size, num_labels, rows, columns)`): Activation maps; each sums to 1.
+        masks (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`):
+            1 or `True` where the AU moved the face; a mask without any pixel counts for nothing.
+
+    Returns:
+        `torch.Tensor`: Scalar mean over masks that have a pixel; 0 with a gradient of 0 if none has.
+    """
+    rows, columns = maps.shape[-2:]
+    covered = functional.adaptive_avg_pool2d(masks.float(), (rows, columns))
+    shares = (maps.float() * covered).sum(dim=(-2, -1))
+    return _masked_mean(-(shares + 1e-3).log(), (covered.sum(dim=(-2, -1)) > 0).float())
 
 
 OCCURRENCE_LOSSES = {
@@ -125,6 +160,8 @@ __all__ = [
     "MISSING_LABEL",
     "OCCURRENCE_LOSSES",
     "alignment_loss",
+    "is_coded",
+    "map_loss",
     "masked_binary_cross_entropy",
     "masked_mean_squared_error",
     "weighted_asymmetric_loss",

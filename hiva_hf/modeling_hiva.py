@@ -10,7 +10,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_hiva import HiVAConfig
-from .loss_hiva import OCCURRENCE_LOSSES, alignment_loss, masked_mean_squared_error
+from .loss_hiva import OCCURRENCE_LOSSES, alignment_loss, is_coded, map_loss, masked_mean_squared_error
 from .modeling_hiva_base import HiVAPreTrainedModel
 from .modeling_hiva_layers import (
     HiVACDCA,
@@ -139,7 +139,7 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
             want_maps = bool(output_attentions or output_activation_maps)
             visual, textual, to_text, to_image = self.ddca(visual, token_maps, text, want_maps)
         if textual is not None and self.training and self.config.alignment_loss_weight > 0:
-            alignment = alignment_loss(visual, textual)
+            alignment = alignment_loss(visual, textual, reduction="none")
         if self.cdca is not None:
             visual, textual, visual_context, textual_context = self.cdca(visual, textual, bool(output_attentions))
 
@@ -161,7 +161,7 @@ class HiVAModel(HiVATextSide, HiVAPreTrainedModel):
 
 
 class HiVAForImageClassification(HiVAPreTrainedModel):
-    """HiVA with its head: a logit for every action unit of every image.
+    """HiVA with its head: a logit for every action unit of every image; with a second head, its intensity too.
 
     Args:
         config (`HiVAConfig`): The configuration.
@@ -179,6 +179,7 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
         super().__init__(config)
         self.hiva = HiVAModel(config, vision_model, text_model)
         self.classifier = HiVAHead(config)
+        self.intensity_classifier = HiVAHead(config) if config.intensity_head else None
         self.post_init()
 
     def set_descriptions(self, *args, **kwargs) -> None:
@@ -241,6 +242,8 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
         self,
         pixel_values: torch.FloatTensor,
         labels: torch.Tensor | None = None,
+        intensity_labels: torch.Tensor | None = None,
+        mask_labels: torch.Tensor | None = None,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.LongTensor | None = None,
         text_embeds: torch.FloatTensor | None = None,
@@ -252,12 +255,17 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): Faces.
             labels (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
                 Occurrence 0/1 or intensity 0-5; `-100` or NaN is not coded.
+            intensity_labels (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
+                Intensity 0-5 for the second head (`intensity_head`), beside `labels` of occurrence.
+            mask_labels (`torch.Tensor` of shape `(batch_size, num_labels, height, width)`, *optional*):
+                1 where an AU moved the face, for `map_loss_weight`, beside `labels`.
             input_ids (`torch.LongTensor` of shape `(num_labels, num_descriptions, length)`, *optional*):
                 Descriptions for this call in place of the stored ones; needs a text tower.
             attention_mask (`torch.LongTensor` of the same shape, *optional*): 1 for tokens, 0 for padding.
             text_embeds (`torch.Tensor` of shape `(num_labels, num_descriptions, text_embed_dim)`, *optional*):
                 Description embeddings for this call, before the projection.
-            **kwargs: As in [`HiVAModel.forward`].
+            **kwargs: As in [`HiVAModel.forward`]; and `num_items_in_batch`, how many labels are coded in all batches of
+                a step, over which the loss is then a mean: that of its batches add up to that of the step.
 
         Returns:
             [`HiVAForImageClassificationOutput`]
@@ -265,17 +273,33 @@ class HiVAForImageClassification(HiVAPreTrainedModel):
         Raises:
             ValueError: If the shape of `labels` is not that of the logits.
         """
-        outputs = self.hiva(pixel_values, input_ids, attention_mask, text_embeds, **{**kwargs, "return_dict": True})
-        logits = self.classifier(outputs.au_embeds, outputs.au_text_embeds, outputs.text_summary)
+        options: dict = {**kwargs, "return_dict": True}
+        if mask_labels is not None and self.config.map_loss_weight > 0:
+            options["output_activation_maps"] = True
+        outputs = self.hiva(pixel_values, input_ids, attention_mask, text_embeds, **options)
+        embeds = (outputs.au_embeds, outputs.au_text_embeds, outputs.text_summary)
+        logits = self.classifier(*embeds)
+        intensities = self.intensity_classifier(*embeds) if self.intensity_classifier is not None else None
         logits = self.calibrate(logits, asked_otherwise=input_ids is not None or text_embeds is not None)
         loss = None
         if labels is not None:
             loss = self.compute_loss(logits, labels)
+            coded = is_coded(labels).sum(dim=-1)  # (B,)
             if outputs.alignment_loss is not None:
-                loss = loss + self.config.alignment_loss_weight * outputs.alignment_loss
+                # an image weighs as its labels do in the mean above: one without labels fills up a batch
+                alignment = (outputs.alignment_loss * coded).sum() / coded.sum().clamp(min=1)
+                loss = loss + self.config.alignment_loss_weight * alignment
+            if intensities is not None and intensity_labels is not None:
+                strength = masked_mean_squared_error(intensities, intensity_labels)
+                loss = loss + self.config.intensity_loss_weight * strength
+            if mask_labels is not None and self.config.map_loss_weight > 0:
+                loss = loss + self.config.map_loss_weight * map_loss(outputs.activation_maps, mask_labels)
+            if kwargs.get("num_items_in_batch") is not None:
+                loss = loss * coded.sum() / torch.as_tensor(kwargs["num_items_in_batch"]).clamp(min=1)
         return HiVAForImageClassificationOutput(
             loss=loss,
             logits=logits,
+            intensities=intensities if intensities is None or self.training else intensities.clamp(0, 5),
             au_embeds=outputs.au_embeds,
             text_embeds=outputs.text_embeds,
             activation_maps=outputs.activation_maps,

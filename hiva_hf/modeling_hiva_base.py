@@ -17,13 +17,23 @@ class HiVAPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    # the loss is a mean over coded entries of one batch: Trainer must divide it by the accumulation steps
-    accepts_loss_kwargs = False
+    # Trainer tells how many labels are coded in all batches of a step: a mean of the batches' means would be another
+    accepts_loss_kwargs = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["HiVAFeatureGenerator", "HiVADynamicGraph", "HiVADDCA", "HiVACDCA", "HiVAHead"]
+
+    def post_init(self):
+        """As in transformers, but no block that is kept whole lies around the embeddings of a tower.
+
+        Where a model is sharded (FSDP) the embeddings are a part of their own, and a part may not lie in another.
+        """
+        super().post_init()
+        embeddings = self.get_input_embeddings()
+        around = {type(module).__name__ for module in self.modules() if embeddings in [*module.modules()][1:]}
+        self._no_split_modules = [name for name in self._no_split_modules if name not in around]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -75,8 +85,14 @@ class HiVAPreTrainedModel(PreTrainedModel):
         self._require_grads_hook = self._require_grads_hooks[0] if self._require_grads_hooks else None
 
     def get_input_embeddings(self):
-        """`nn.Module`: Token embeddings of the text tower; patch embeddings of the vision tower where there is none."""
-        return (self.base_model.text_model or self.base_model.vision_model).get_input_embeddings()
+        """`nn.Module`: Token embeddings of the text tower; patch embeddings of the vision tower where there is none.
+
+        `None` if that tower has none either (ResNet): where a model is sharded, that is asked of every model.
+        """
+        try:
+            return (self.base_model.text_model or self.base_model.vision_model).get_input_embeddings()
+        except NotImplementedError:
+            return None
 
     def set_input_embeddings(self, value):
         """Replace what [`get_input_embeddings`] returns."""

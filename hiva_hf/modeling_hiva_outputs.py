@@ -18,7 +18,8 @@ class HiVAModelOutput(ModelOutput):
         text_embeds (`torch.Tensor` of shape `(num_labels, num_descriptions, hidden_size)`, *optional*):
             Projected descriptions, the same for all images; absent without descriptions.
         text_summary (`torch.Tensor` of shape `(num_labels, hidden_size)`, *optional*): Those, pooled to one an AU.
-        alignment_loss (`torch.Tensor`, *optional*): Scalar, while training where its weight is positive.
+        alignment_loss (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+            Of each image, while training where its weight is positive.
         activation_maps (`torch.Tensor` of shape `(batch_size, num_labels, rows, columns)`, *optional*):
             Where each AU's descriptions look, mean over descriptions and heads; each map sums to 1. Returned with
             `output_activation_maps=True`.
@@ -57,12 +58,15 @@ class HiVAForImageClassificationOutput(ModelOutput):
         loss (`torch.Tensor`, *optional*): Scalar; returned with `labels`.
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`):
             Scores before the sigmoid (occurrence), or intensities on the scale 0-5 (`problem_type="regression"`).
+        intensities (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
+            How strong each AU is on the scale 0-5, by a second head beside that of occurrence (`intensity_head`).
         au_embeds, text_embeds, activation_maps, graph_adjacency, ddca_attentions, cdca_attentions, attentions,
         hidden_states: As in [`HiVAModelOutput`].
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    intensities: torch.Tensor | None = None
     au_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
     activation_maps: torch.Tensor | None = None
