@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +16,7 @@ from .detector import Picture
 from .faces.video import VIDEO_SUFFIXES, video_seconds
 from .faces.webcam import is_webcam
 from .facs import au_meaning
+from .prediction_sources import Sources
 from .results import FaceResult
 
 if TYPE_CHECKING:
@@ -116,34 +116,43 @@ def print_faces(results: Sequence[FaceResult]) -> None:
         table.add_column("score" if result.active else "intensity", justify="right")
         if result.active:
             table.add_column("active")
+        if result.intensities:
+            table.add_column("intensity", justify="right")
         for label, value in result.scores.items():
-            active = ["yes" if result.active[label] else ""] if result.active else []
-            table.add_row(label, au_meaning(label), f"{value:.3f}", *active)
+            more = ["yes" if result.active[label] else ""] if result.active else []
+            more += [f"{result.intensities[label]:.2f}"] if result.intensities else []
+            table.add_row(label, au_meaning(label), f"{value:.3f}", *more)
         _console().print(table)
 
 
 @contextmanager
-def progress(sources: Sequence[Path]) -> Iterator[Callable[[int, Sequence[Picture], Sequence[FaceResult]], None]]:
+def progress(
+    sources: Sources, quiet: bool = False
+) -> Iterator[Callable[[int, Sequence[Picture], Sequence[FaceResult]], None]]:
     """A progress bar on standard error with rate and time left; nothing where nobody looks.
 
     Of a camera, which has no end, it says what is seen instead.
 
     Args:
-        sources (`Sequence[Path]`): Files to do.
+        sources (`Sources`): Files to do; counted only where somebody looks.
+        quiet (`bool`, defaults to `False`): Whether another process shows one.
 
     Yields:
         `Callable`: To be told the files done so far, and the pictures of the last batch with their rows.
     """
     console = Console(stderr=True)
-    live = any(is_webcam(source) for source in sources)
+    watched = console.is_terminal and not quiet
+    live = any(map(is_webcam, sources.paths))
     columns: list[ProgressColumn] = [TextColumn("Predicting"), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn("{task.fields[rate]:.1f} pictures/s")]
     columns += [TextColumn("{task.fields[seen]}")] if live else [TimeRemainingColumn()]
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        single = sources[0] if len(sources) == 1 and not live and sources[0].suffix.lower() in VIDEO_SUFFIXES else None
-        seconds = video_seconds(single) if single is not None and console.is_terminal else None
+    with Progress(*columns, console=console, disable=not watched) as bar:
+        first, *others = sources.paths
+        single = not others and not live and first.suffix.lower() in VIDEO_SUFFIXES
+        seconds = video_seconds(first) if single and watched else None
         # a single video is told in its seconds
-        task = bar.add_task("", total=None if live else round(seconds) if seconds else len(sources), rate=0.0, seen="")
+        total = None if live or not watched else round(seconds) if seconds else len(sources)
+        task = bar.add_task("", total=total, rate=0.0, seen="")
         begin, count = time.monotonic(), 0
 
         def tick(done: int, pictures: Sequence[Picture], results: Sequence[FaceResult]) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from torch.distributed.tensor import DTensor
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import is_torch_bf16_gpu_available, logging
@@ -20,7 +21,8 @@ from .data.schema import alignment_of
 from .faces import FaceTemplate
 from .groups import group_metrics
 from .loss_hiva import MISSING_LABEL
-from .metrics import make_compute_metrics
+from .metrics import intensity_metrics, make_compute_metrics
+from .processes import launched
 from .processing_hiva import HiVAProcessor
 from .terminal_training import show_epochs
 
@@ -93,6 +95,35 @@ def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
     return TrainingArguments(**{**fields, **changes})
 
 
+def share_batch(args: TrainingArguments, faces: int) -> TrainingArguments:
+    """Arguments by which all processes together see as many faces a step as they did when the run was begun.
+
+    Trainer counts what was seen in steps: with a step of another size a resumed run would leave out faces, or see them
+    twice.
+
+    Args:
+        args (`TrainingArguments`): Of these processes; they see at most `per_device_train_batch_size` at a time.
+        faces (`int`): Of a step, of all processes.
+
+    Returns:
+        `TrainingArguments`: A copy with another batch size, and accumulation of gradients where that is too small.
+
+    Raises:
+        ValueError: If so many processes cannot share a step evenly.
+    """
+    if faces % args.world_size:
+        able = [str(count) for count in range(1, faces + 1) if faces % count == 0][:6]
+        raise ValueError(
+            f"`args` must share the {faces} faces of a step evenly, as the run was begun; got {args.world_size} "
+            f"processes. Go on with {', '.join(able)}."
+        )
+    own = faces // args.world_size
+    size = max(count for count in range(1, args.per_device_train_batch_size + 1) if own % count == 0)
+    args = copy.copy(args)
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = size, own // size
+    return args
+
+
 def build_trainer(
     model: PreTrainedModel,
     processor: HiVAProcessor,
@@ -101,6 +132,7 @@ def build_trainer(
     augmentation: FaceAugmentation | None = None,
     sample_weights: np.ndarray | None = None,
     callbacks: list[TrainerCallback] | None = None,
+    order: tuple[int, int] | None = None,
 ) -> Trainer:
     """A stock `Trainer` for HiVA, which tells an epoch in a line: metrics of every action unit are in its log history.
 
@@ -114,6 +146,7 @@ def build_trainer(
         sample_weights (`np.ndarray` of shape `(num_rows,)`, *optional*): How often each row of `train` is drawn, in
             proportion and anew each epoch, see [`sampling_weights`]; by default each is seen once.
         callbacks (`list[TrainerCallback]`, *optional*): Passed on.
+        order (`tuple[int, int]`, *optional*): As of [`EpochDataset`]; for a run that goes on with other processes.
 
     Raises:
         TypeError: If a part is a `datasets.IterableDataset`.
@@ -128,10 +161,10 @@ def build_trainer(
                 f"`splits` must hold a `datasets.Dataset` or what `stream_prepared` gives; {part} is a "
                 f"{type(rows).__name__}. A stream does not tell how many rows an epoch has, nor their labels."
             )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 == args.world_size:
+    if (size := launched().world_size) > 1 == args.world_size:
         raise ValueError(
-            f"`args` must join the {os.environ['WORLD_SIZE']} processes of torchrun, and would train each alone. On a "
-            "CPU set `use_cpu=True` in them."
+            f"`args` must join the {size} processes that were launched, and would train each alone. On a CPU set "
+            "`use_cpu=True` in them; of GPUs under mpirun use torchrun."
         )
     labels = label_matrix(splits["train"])
     if labels.shape[1] != len(names):
@@ -167,6 +200,7 @@ def build_trainer(
         batch_size=args.train_batch_size,
         processes=args.world_size,
         workers=args.dataloader_num_workers,
+        order=order,
     )
     validation = splits.get("validation")
     trainer = Trainer(
@@ -181,6 +215,12 @@ def build_trainer(
         ),
         callbacks=callbacks,
     )
+    sharded = {name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "") == "true"}
+    if sharded and trainer.accelerator.distributed_type.name not in sharded:
+        raise ValueError(
+            f"`args` must train as `accelerate launch` was told, by {', '.join(sharded)}; here it would be "
+            f"{trainer.accelerator.distributed_type.name}, for accelerate has that on GPUs alone. Leave it out."
+        )
     show_epochs(trainer)
     return trainer
 
@@ -206,15 +246,26 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
     return str(max(folders, key=lambda folder: int(folder.name.split("-")[1]))) if folders else None
 
 
-def evaluate_detector(trainer: Trainer, dataset: Dataset | StreamedFaces) -> dict[str, float]:
+def evaluate_detector(
+    trainer: Trainer, dataset: Dataset | StreamedFaces, intensities: np.ndarray | None = None
+) -> dict[str, float]:
     """Metrics of the trainer's model on a part of the data.
 
     Args:
         trainer (`Trainer`): From [`build_trainer`].
         dataset (`Dataset` or `StreamedFaces`): With `image` and `labels`.
+        intensities (`np.ndarray` of shape `(num_frames, num_labels)`, *optional*):
+            True intensities 0-5, for a model that tells them beside occurrence (`intensity_head`); adds what
+            [`intensity_metrics`] gives, as `intensity_mean_icc`.
     """
-    metrics = _predict(trainer, dataset).metrics or {}
-    return {key.removeprefix("test_"): value for key, value in metrics.items()}
+    predicted = _predict(trainer, dataset, () if intensities is None else ("intensities",))
+    metrics = {key.removeprefix("test_"): value for key, value in (predicted.metrics or {}).items()}
+    if intensities is not None:
+        told = intensity_metrics(
+            intensities, predicted.predictions[1], cast(PreTrainedModel, trainer.model).config.au_names
+        )
+        metrics |= {f"intensity_{key}": value for key, value in told.items()}
+    return metrics
 
 
 def evaluate_with_groups(trainer: Trainer, dataset: Dataset | StreamedFaces) -> tuple[dict[str, float], dict]:
@@ -249,9 +300,12 @@ def _logits(predicted) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(logits), np.asarray(predicted.label_ids)
 
 
-def _predict(trainer: Trainer, dataset: Dataset | StreamedFaces):
+def _predict(trainer: Trainer, dataset: Dataset | StreamedFaces, kept: tuple[str, ...] = ()):
+    """Logits, and which other outputs are to be kept."""
     transform = FaceTransform(cast(BaseImageProcessor, trainer.processing_class))
-    return trainer.predict(EpochDataset(dataset, transform), metric_key_prefix="test")
+    left_out = cast(PreTrainedModel, trainer.model).config.keys_to_ignore_at_inference
+    left_out = [name for name in left_out if name not in kept]
+    return trainer.predict(EpochDataset(dataset, transform), left_out, metric_key_prefix="test")
 
 
 def without_nan(metrics: dict[str, float]) -> dict[str, float | None]:
@@ -259,8 +313,32 @@ def without_nan(metrics: dict[str, float]) -> dict[str, float | None]:
     return {key: None if value != value else value for key, value in metrics.items()}
 
 
+def whole_weights(trainer: Trainer) -> dict[str, torch.Tensor] | None:
+    """All weights of the trainer's model, where each process holds a part of them (FSDP, DeepSpeed).
+
+    To be called in all processes; at least the first is given them.
+
+    Args:
+        trainer (`Trainer`): After training.
+
+    Returns:
+        `dict[str, torch.Tensor]` for [`save_detector`]; `None` where each process holds all.
+    """
+    model = cast(PreTrainedModel, trainer.model)
+    if any(isinstance(value, DTensor) for value in model.parameters()):
+        weights = model.state_dict().items()
+        return {name: (value.full_tensor() if isinstance(value, DTensor) else value).cpu() for name, value in weights}
+    if trainer.accelerator.distributed_type.name not in ("FSDP", "DEEPSPEED"):
+        return None
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+
+
 def save_detector(
-    model: PreTrainedModel, processor: HiVAProcessor, folder: str | Path, records: dict[str, dict] | None = None
+    model: PreTrainedModel,
+    processor: HiVAProcessor,
+    folder: str | Path,
+    records: dict[str, dict] | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> Path:
     """Save a model, its processor and what is known of its training, whole or not at all.
 
@@ -269,16 +347,17 @@ def save_detector(
         processor (`HiVAProcessor`): Its processor.
         folder (`str` or `Path`): Written next to its place first, then moved; an earlier one is replaced.
         records (`dict[str, dict]`, *optional*): JSON files to add, by name.
+        weights (`dict[str, torch.Tensor]`, *optional*): Of [`whole_weights`]; by default the model's.
     """
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     _remove(partial)
     try:
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, state_dict=weights)
         processor.save_pretrained(partial)
-        for weights in partial.glob("*.safetensors"):
+        for file in partial.glob("*.safetensors"):
             # written for their owner alone, where all other files follow the umask
-            shutil.copymode(partial / "config.json", weights)
+            shutil.copymode(partial / "config.json", file)
         for name, content in (records or {}).items():
             (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         _remove(folder)
@@ -301,6 +380,8 @@ __all__ = [
     "last_checkpoint",
     "predict_logits",
     "save_detector",
+    "share_batch",
     "training_arguments",
+    "whole_weights",
     "without_nan",
 ]

@@ -230,7 +230,7 @@ def test_labels_that_are_none_are_refused(make_model, processor, splits, tmp_pat
 def test_processes_that_do_not_know_of_each_other_are_refused(make_model, processor, splits, tmp_path, monkeypatch):
     settings = arguments(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="must join the 2 processes of torchrun"):
+    with pytest.raises(ValueError, match="must join the 2 processes that were launched"):
         build_trainer(make_model(), processor, splits, settings)
 
 

@@ -43,7 +43,7 @@ def train(
         ),
     ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training part.")] = 20,
-    batch_size: Annotated[int, typer.Option(min=1, help="Faces a step.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Faces a step and process.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the augmentation.")] = 0,
     test_subjects: Annotated[
@@ -79,15 +79,19 @@ def train(
     from ..data.merging import names_of_datasets
     from ..data.schema import alignment_of
     from ..facs import BP4D_AUS, au_label
+    from ..files import read_record
     from ..lora import add_text_lora, text_lora_config
     from ..machine import machine
+    from ..processes import launched
     from ..terminal import print_metrics
     from ..training import (
         build_trainer,
         evaluate_with_groups,
         last_checkpoint,
         save_detector,
+        share_batch,
         training_arguments,
+        whole_weights,
         without_nan,
     )
 
@@ -157,6 +161,9 @@ def train(
         "streaming": streaming,
         "strong_augmentation": strong_augmentation,
     }
+    processes = launched().world_size
+    begun = {"faces": processes * batch_size, "order": [processes * max(workers, 1), batch_size]}
+    settings["steps"] = read_record(state / "run.json").get("steps", begun)
     _refuse_other_settings(state / "run.json", settings)
     splits = subject_split(dataset, validation=validation, test=names(test_subjects) or 0.25, seed=seed)
     parts = {name: sorted(set(part["subject_id"])) for name, part in splits.items()}
@@ -178,9 +185,17 @@ def train(
         dataloader_num_workers=workers,
         **quiet(),
     )
+    arguments = share_batch(arguments, settings["steps"]["faces"])
+    own, several = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+    if is_first() and own * several != batch_size:
+        at_a_time = f", {own} at a time" if several > 1 else ""
+        typer.echo(
+            f"Begun with {settings['steps']['faces']} faces a step: as many now, {own * several} a process{at_a_time}."
+        )
     augmentation = FaceAugmentation.strong() if strong_augmentation else FaceAugmentation()
     weights = sampling_weights(splits["train"], balance) if balance else None
-    trainer = build_trainer(adapted or model, processor, splits, arguments, augmentation, weights)
+    order = tuple(settings["steps"]["order"])
+    trainer = build_trainer(adapted or model, processor, splits, arguments, augmentation, weights, order=order)
     if is_first():
         write_text(state / "run.json", json.dumps(settings, indent=2) + "\n", quiet=True)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
@@ -204,12 +219,13 @@ def train(
         "seconds": round(trained.metrics["train_runtime"], 1),
         "machine": machine(trainer.args.device),
     }
+    gathered = whole_weights(trainer)
     if is_first():
         if adapted is not None:
             # alone it is small, and merged the detector is one like any other
             adapted.save_pretrained(state / "adapter")
             model = adapted.merge_and_unload()
-        save_detector(model, processor, output, records)
+        save_detector(model, processor, output, records, gathered)
         if adapted is not None:
             (state / "adapter").replace(output / "adapter")
         print_metrics(metrics, list(labels), f"Unseen subjects: {', '.join(parts['test'])}")

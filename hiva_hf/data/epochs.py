@@ -32,6 +32,8 @@ class EpochDataset(torch.utils.data.Dataset):
             batches of all by rows that no action unit is coded of, which add nothing: none is seen twice, and the last
             batches are filled up evenly. A row in one of those counts more than others, as in any last batch.
         workers (`int`, defaults to 1): Loaders a process has; streamed files are each read by one of them.
+        order (`tuple[int, int]`, *optional*): How many loaders, and rows at a time, the order of streamed faces is made
+            for; by default these. A run that goes on with other processes keeps what it was begun with.
 
     Raises:
         ValueError: If the weights do not fit the rows.
@@ -48,6 +50,7 @@ class EpochDataset(torch.utils.data.Dataset):
         batch_size: int = 1,
         processes: int = 1,
         workers: int = 1,
+        order: tuple[int, int] | None = None,
     ):
         if weights is not None:
             weights = np.asarray(weights, dtype=np.float64)
@@ -58,7 +61,8 @@ class EpochDataset(torch.utils.data.Dataset):
             weights = weights / weights.sum()
         self.rows, self.transform, self.weights = rows, transform, weights
         self.seed, self.shuffled = seed, shuffled
-        self.batch_size, self.processes, self.workers = batch_size, processes, workers
+        self.batch_size, self.processes = batch_size, processes
+        self.order = order or (processes * max(workers, 1), batch_size)
         # shared with loaders that live on from epoch to epoch
         self._told = torch.zeros((), dtype=torch.int64).share_memory_()
         self.set_epoch(0)
@@ -73,8 +77,7 @@ class EpochDataset(torch.utils.data.Dataset):
             places = rng.choice(places, len(places), p=self.weights)
         if self.shuffled:
             if isinstance(self.rows, StreamedFaces):
-                readers = self.processes * max(self.workers, 1)
-                places = self.rows.mixed(places, rng, readers, self.batch_size)
+                places = self.rows.mixed(places, rng, *self.order)
             else:
                 places = rng.permutation(places)
         self.places = places if self.processes == 1 else self._filled(places)

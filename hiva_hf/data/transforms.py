@@ -78,6 +78,8 @@ class FaceTransform:
         output = dict(self.image_processor(crops, do_resize=False, return_tensors="pt"))
         if "labels" in batch:
             labels = np.array(batch["labels"], dtype=np.float32)
+            # Trainer counts what is coded by this alone
+            labels[np.isnan(labels)] = MISSING_LABEL
             if self.mirror is not None:
                 known = np.append(labels, np.full((len(labels), 1), MISSING_LABEL, np.float32), axis=1)
                 labels[flipped] = known[flipped][:, self.mirror]
