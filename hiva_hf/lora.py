@@ -1,9 +1,15 @@
 """LoRA on the text encoder: adapt a trained detector's language, and nothing else (Hu et al., ICLR 2022)."""
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
+from transformers.utils import cached_file
+
+from .files import read_record, whole_file
 
 # projections of self-attention as transformers' text encoders call them
 _PROJECTIONS = (
@@ -16,6 +22,9 @@ _PROJECTIONS = (
     "Wqkv", "attn.Wo",  # ModernBERT
 )  # fmt: skip
 # anchored at the tower: HiVA's own attention and many vision towers call their layers q_proj, too
+BASE_FILE = "adapter_base.json"
+_WEIGHTS = "adapter_model.safetensors"
+_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 TEXT_TARGETS = r"(hiva\.)?text_model\.(.*\.)?(" + "|".join(name.replace(".", r"\.") for name in _PROJECTIONS) + ")"
 
 
@@ -62,8 +71,8 @@ def text_lora_config(
 def add_text_lora(model: PreTrainedModel, config=None):
     """A detector whose text tower is adapted by LoRA, and whose other weights are frozen.
 
-    It trains with [`build_trainer`] and the stock Trainer; `save_pretrained` writes the adapter alone, and
-    `merge_and_unload()` gives an ordinary detector, which can be folded.
+    It trains with [`build_trainer`] and the stock Trainer; `save_pretrained` writes the adapter alone, with a record of
+    the base that [`load_adapter`] looks at, and `merge_and_unload()` gives an ordinary detector, which can be folded.
 
     Args:
         model (`HiVAForImageClassification`): A trained detector with a text tower; changed in place.
@@ -82,7 +91,7 @@ def add_text_lora(model: PreTrainedModel, config=None):
             "LoRA adapts the text tower; this model has none, it is folded or visual only. Use the unfolded checkpoint."
         )
     try:
-        return get_peft_model(model, config or text_lora_config())
+        adapted = get_peft_model(model, config or text_lora_config())
     except ValueError as error:
         if "arget modules" not in str(error):
             raise
@@ -91,6 +100,135 @@ def add_text_lora(model: PreTrainedModel, config=None):
             f"LoRA must find attention projections in the text tower; {kind} calls them otherwise. Give "
             "`text_lora_config(target_modules=...)` with a pattern that begins with text_model."
         ) from None
+    adapted.__class__ = _recording()
+    return adapted
+
+
+@cache
+def _recording() -> type:
+    """`PeftModel` whose adapter is saved with a record of its base; made once peft is needed."""
+    from peft import PeftModel
+
+    class PeftModelWithBase(PeftModel):
+        """An adapted detector."""
+
+        def save_pretrained(self, save_directory, *args, is_main_process: bool = True, **kwargs):
+            super().save_pretrained(save_directory, *args, is_main_process=is_main_process, **kwargs)
+            if is_main_process:
+                with whole_file(Path(save_directory) / BASE_FILE) as partial:
+                    partial.write_text(json.dumps(base_record(self.config), indent=2) + "\n", encoding="utf-8")
+
+    return PeftModelWithBase
+
+
+def base_record(config) -> dict:
+    """What an adapter relies on in its base.
+
+    Args:
+        config (`HiVAConfig`): Of the base.
+
+    Returns:
+        `dict`: `text_tower` (type, width, layers and vocabulary), `action_units`, and `descriptions`, the identifier of
+        the bank that was read.
+    """
+    text = config.text_config
+    tower = None if config.text_folded or text is None else {
+        name: getattr(text, name, None) for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    }  # fmt: skip
+    return {"text_tower": tower, "action_units": config.au_names, "descriptions": config.description_bank}
+
+
+def adapter_misfit(model: PreTrainedModel, adapter: str | Path, **hub: Any) -> str | None:
+    """Why an adapter does not belong to a detector: its text tower, its action units or its descriptions are others.
+
+    Args:
+        model (`HiVAForImageClassification`): The base.
+        adapter (`str` or `Path`): Folder of the adapter, or its Hub id. One without a record of its base, as peft alone
+            writes it, is known by the names and shapes of its weights.
+        hub: `revision`, `token`, `cache_dir` and others for the Hub.
+
+    Returns:
+        `str`: What it was trained on and what is here; `None` where it belongs to it.
+
+    Raises:
+        ValueError: If its weights are no whole safetensors file.
+        OSError: If it cannot be found.
+    """
+    place = cached_file(str(adapter), BASE_FILE, _raise_exceptions_for_missing_entries=False, **hub)
+    stored, here = {} if place is None else read_record(Path(place)), base_record(model.config)
+    for key, what, shown in (
+        ("text_tower", "", tower_text),
+        ("action_units", "the action units ", ", ".join),
+        ("descriptions", "the descriptions ", str),
+    ):
+        if key in stored and stored[key] != here[key]:
+            return f"it was trained on {what}{_shown(stored[key], shown)}, and this base has {_shown(here[key], shown)}"
+    weight = _misfit(model, str(cached_file(str(adapter), _WEIGHTS, **hub)))
+    if weight is None:
+        return None
+    return f"it holds {weight}, and this base has {_shown(here['text_tower'], tower_text)}"
+
+
+def _shown(value: Any, show) -> str:
+    if value is None:
+        return "no text encoder" if show is tower_text else "none"
+    try:
+        return show(value)
+    except (TypeError, AttributeError):
+        return str(value)
+
+
+def tower_text(tower: dict) -> str:
+    """A `text_tower` of [`base_record`] as text."""
+    width, layers = tower.get("hidden_size"), tower.get("num_hidden_layers")
+    kind, tokens = tower.get("model_type"), tower.get("vocab_size")
+    return f"a text encoder of type {kind}, width {width}, {layers} layers and {tokens} tokens"
+
+
+def _misfit(model: PreTrainedModel, file: str) -> str | None:
+    """A weight of an adapter for which a model has no place."""
+    modules = dict(model.named_modules())
+    try:
+        with safe_open(file, framework="pt") as weights:
+            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{file} must be a whole safetensors file; {error}. Copy the adapter anew.") from None
+    for name, shape in shapes.items():
+        path, _, part = name.removeprefix("base_model.model.").partition(".lora_")
+        adapted = getattr(modules.get(path), "weight", None)
+        # the input of A, the output of B and of DoRA's magnitude
+        side = None if adapted is None else adapted.shape[1] if part.startswith("A.") else adapted.shape[0]
+        if side is None or (shape[-1] if part.startswith("A.") else shape[0]) != side:
+            return f"{name} of shape {tuple(shape)}"
+    return None
+
+
+def load_adapter(model: PreTrainedModel, adapter: str | Path, **kwargs: Any):
+    """A detector with an adapter that was trained on it, once that is seen to be so.
+
+    Args:
+        model (`HiVAForImageClassification`): The base, not folded; changed in place.
+        adapter (`str` or `Path`): Folder of the adapter, or its Hub id.
+        kwargs: Passed to `PeftModel.from_pretrained`, `revision` and `token` among them.
+
+    Returns:
+        `peft.PeftModel`; its `merge_and_unload()` gives an ordinary detector.
+
+    Raises:
+        ValueError: If it belongs to another base.
+        OSError: If it cannot be found.
+    """
+    from peft import PeftModel
+
+    hub = {name: kwargs[name] for name in _HUB if name in kwargs}
+    told = read_record(Path(str(cached_file(str(adapter), "adapter_config.json", **hub))))
+    if misfit := adapter_misfit(model, adapter, **hub):
+        base = told.get("base_model_name_or_path")
+        raise ValueError(
+            f"`adapter` must belong to this base, and {adapter} does not: {misfit}. Load the base that it was trained "
+            f"on{f', {base}' if base else ''}, or train an adapter on this one."
+        )
+    return PeftModel.from_pretrained(model, str(adapter), **kwargs)
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -98,4 +236,14 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / "adapter_config.json").is_file()
 
 
-__all__ = ["TEXT_TARGETS", "add_text_lora", "is_adapter", "text_lora_config"]
+__all__ = [
+    "BASE_FILE",
+    "TEXT_TARGETS",
+    "adapter_misfit",
+    "add_text_lora",
+    "base_record",
+    "is_adapter",
+    "load_adapter",
+    "text_lora_config",
+    "tower_text",
+]

@@ -59,4 +59,4 @@ def one_sentence(done, *parts):
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert "Traceback" not in done.err
     for part in parts:
-        assert part in done.err
+        assert part in done.err, done.err

@@ -15,7 +15,7 @@ import torch
 from hub_fixtures import ALICE, BOB, CARDS, FACES, client, files_of, hub, logits, no_cuts, one_sentence, place  # noqa: F401
 from huggingface_hub import DatasetCard, ModelCard
 
-from hiva_hf import hiva_small_text
+from hiva_hf import hiva_small, hiva_small_text
 from hiva_hf.checkpoint import load_detector
 from hiva_hf.lora import add_text_lora, text_lora_config
 from hiva_hf.training import save_detector
@@ -172,7 +172,9 @@ def test_an_adapter_alone_on_its_base(client, hub, place, tmp_path):
     done = client.hiva("push", tmp_path / "adapter", "org/lora", *options, token=ALICE)
     assert done.code == 0, done.err
     files = files_of(hub, "org/lora")
-    assert set(files) == {".gitattributes", "adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert set(files) == {
+        ".gitattributes", "adapter_config.json", "adapter_model.safetensors", "adapter_base.json", "README.md",
+    }  # fmt: skip
     assert sum(file["size"] for file in files.values()) < 200_000
     assert (
         json.loads(hub.store.blob_path(files["adapter_config.json"]["sha256"]).read_text())["base_model_name_or_path"]
@@ -181,12 +183,44 @@ def test_an_adapter_alone_on_its_base(client, hub, place, tmp_path):
     card = ModelCard(hub.store.blob_path(files["README.md"]["sha256"]).read_text())
     assert card.data.base_model == "org/base"
     torch.save(FACES, tmp_path / "faces.pt")
-    # the card's own code
-    code = card.text.split("```python\n")[1].split("```")[0]
-    done = client.python(f"import torch\n{code}\nprint(model(torch.load('{tmp_path}/faces.pt')).logits.tolist())")
+    # the card's own code, and that of it which is for a process without the package
+    here, alone = (part.split("```")[0] for part in card.text.split("```python\n")[1:])
+    ask = f"import torch\n{{}}\nprint(model(torch.load('{tmp_path}/faces.pt')).logits.tolist())"
+    done = client.python(ask.format(here), token=ALICE)
     assert done.code == 0, done.err
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.modules['hiva_hf'] = None\n" + ask.format(alone)],
+        capture_output=True, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
     expected = logits(adapted.merge_and_unload())
-    assert torch.allclose(torch.tensor(json.loads(done.out.splitlines()[-1])), expected, atol=1e-5)
+    for out in (done.out, run.stdout):
+        assert torch.allclose(torch.tensor(json.loads(out.splitlines()[-1])), expected, atol=1e-5)
+
+
+def test_an_adapter_of_another_base_is_one_sentence(client, hub, place, tmp_path):
+    torch.manual_seed(0)
+    makes = {"first": (hiva_small_text, "AU12"), "other": (hiva_small_text, "AU4"), "folded": (hiva_small, "AU12")}
+    for name, (make, second) in makes.items():
+        save_detector(*make(["AU1", second]), tmp_path / name)
+        assert client.hiva("push", tmp_path / name, f"org/{name}", "--license", "mit", token=ALICE).code == 0
+    add_text_lora(load_detector(tmp_path / "first")[0], text_lora_config(2)).save_pretrained(tmp_path / "adapter")
+    options = ("--adapter", "--license", "mit")
+    for base, said in (
+        ("other", "the action units AU1, AU12, and this base has AU1, AU4"),
+        ("folded", "no text encoder"),
+    ):
+        done = client.hiva("push", tmp_path / "adapter", "org/misfit", *options, "--base", f"org/{base}", token=ALICE)
+        one_sentence(done, f"`--base` must be the detector that the adapter was trained on, and org/{base} is", said)
+    assert not hub.store.exists("models", "org/misfit")
+    done = client.hiva("push", tmp_path / "adapter", "org/fit", *options, "--base", "org/first", token=ALICE)
+    assert done.code == 0, done.err
+    # by id, on the base it has and on another
+    load = "from hiva_hf import HiVAForImageClassification as M; from hiva_hf.lora import load_adapter\n"
+    assert client.python(load + "load_adapter(M.from_pretrained('org/first'), 'org/fit')").code == 0
+    done = client.python(load + "load_adapter(M.from_pretrained('org/other'), 'org/fit')")
+    assert "Load the base that it was trained on, org/first" in done.err.splitlines()[-1]
 
 
 def test_rendered_faces_are_shared_and_licensed_ones_are_not(client, hub, data, tmp_path):
@@ -201,10 +235,12 @@ def test_rendered_faces_are_shared_and_licensed_ones_are_not(client, hub, data, 
     card = DatasetCard(hub.store.blob_path(files["README.md"]["sha256"]).read_text())
     assert f"{len(table)} rows of 4 rendered people" in card.text
     assert "nobody in them exists" in card.text
-    code = card.text.split("```python\n")[1].split("```")[0]
-    done = client.python(f"{code}\nprint(len(faces))")
-    assert done.code == 0, done.err
-    assert done.out.splitlines()[-1] == str(len(table))
+    blocks = [part.split("```")[0] for part in card.text.split("```python\n")[1:]]
+    assert len(blocks) == 2
+    for code in blocks:
+        done = client.python(f"{code}\nprint(len(faces))")
+        assert done.code == 0, done.err
+        assert done.out.splitlines()[-1] == str(len(table))
 
     licensed = table.append_column("dataset", pa.array(["BP4D"] * len(table)))
     pq.write_table(licensed, folder / "faces-00000.parquet")
@@ -217,6 +253,31 @@ def test_rendered_faces_are_shared_and_licensed_ones_are_not(client, hub, data, 
     done = client.hiva("push", folder, "org/derived", "--dataset", "--license", "mit", token=ALICE)
     assert done.code == 0, done.err
     assert not hub.store.exists("datasets", "org/leak")
+
+
+def test_prepared_faces_are_read_by_datasets_alone(client, hub, data, tmp_path):
+    rows = pq.read_table(data).slice(0, 4).to_pylist()
+    for number, row in enumerate(rows):
+        (tmp_path / f"{number}.png").write_bytes(row["image"]["bytes"])
+    lines = [f"{number}.png,{row['subject_id']},{row['AU1']},1" for number, row in enumerate(rows)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,subject,AU1,AU12", *lines]))
+    done = client.hiva("data", "prepare", "folder", tmp_path, "--out", tmp_path / "cut", "--alignment", "none")
+    assert done.code == 0, done.err
+    # a table and a record lie beside the faces
+    assert {"dropped.csv", "prepare.json"} <= {path.name for path in (tmp_path / "cut").iterdir()}
+    options = ("--dataset", "--license", "mit", "--trained-on", "rendered faces")
+    assert client.hiva("push", tmp_path / "cut", "org/cut", *options, token=ALICE).code == 0
+    card = DatasetCard(
+        hub.store.blob_path(files_of(hub, "org/cut", kind="datasets")["README.md"]["sha256"]).read_text()
+    )
+    code = next(part for part in card.text.split("```python\n")[1:] if "load_dataset" in part).split("```")[0]
+    done = client.python(f"{code}\nprint(len(faces), faces.column_names)")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].startswith("4 ['image', 'subject_id'")
+    assert f"| AU1 | inner brow raiser | 4 | {sum(row['AU1'] for row in rows)} |" in card.text
+    assert "| AU12 | lip corner puller | 4 | 4 | 1.000 |" in card.text
+    assert "Pictures were taken as crops" in card.text
+    assert "Of 4 rows these were left out: none." in card.text
 
 
 def test_the_metric_is_a_space_that_evaluate_loads(client, hub, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from command import fails_with
 from hub_client import HubClient
-from hub_fixtures import ALICE, BOB, client, files_of, hub, logits, no_cuts, one_sentence, place, sent  # noqa: F401
+from hub_fixtures import ALICE, BOB, CARDS, client, files_of, hub, logits, no_cuts, one_sentence, place, sent  # noqa: F401
 
 from hiva_hf import hiva_small
 from hiva_hf.checkpoint import load_detector
@@ -96,6 +96,9 @@ def test_offline_with_and_without_a_cache(client, hub, trained, place):
                 one_sentence(done, said)
         done = gone.hiva("push", trained.folder, "org/far", "--license", "mit", token=ALICE)
         one_sentence(done, "The Hub cannot be reached at http://127.0.0.1:9")
+        # what is imported is paid once
+        far = [gone.hiva("pull", "org/cached", "--out", place / "x"), cold.hiva("predict", place, "-c", "org/cached")]
+        assert max(done.seconds for done in far) < 1
     finally:
         for far in (offline, cold, gone):
             far.close()
@@ -199,6 +202,32 @@ def one_sentence_or_tree(done, said):
     assert done.code == 2
     assert said in done.err
     assert "hiva-upload" not in done.err
+
+
+def test_a_refusal_comes_within_a_second(client, hub, trained, place):
+    client.hiva("push", trained.folder, "org/quick", "--license", "mit", "--private", token=ALICE)
+    asked = (
+        ("pull", "org/none", "--out", place / "q"),
+        ("pull", "org/quick", "--out", place / "q"),
+        ("predict", place, "-c", "org/none"),
+    )
+    for command in asked:
+        # the first call imports
+        client.hiva(*command)
+        done = client.hiva(*command)
+        one_sentence(done, "must be a repository that you may see")
+        assert done.seconds < 1, command
+
+
+def test_the_demo_says_in_one_sentence_that_its_checkpoint_is_not_there(client, hub):
+    pytest.importorskip("gradio")
+    code = f"""import os, runpy
+os.environ["HIVA_CHECKPOINT"] = "org/nope"
+runpy.run_path({str(CARDS / "space" / "app.py")!r}, run_name="__main__")"""
+    sentence = client.python(code).code
+    assert len(sentence.splitlines()) == 1
+    assert sentence.startswith("HIVA_CHECKPOINT must name the folder or Hub id of a HiVA checkpoint; got org/nope. ")
+    assert "org/nope must be a repository that you may see" in sentence
 
 
 def test_an_encoder_that_cannot_be_had_names_the_option(client, hub, crops, tmp_path):

@@ -1,18 +1,19 @@
 """LoRA on the text tower: it alone is touched, saved alone, loaded, merged, folded and resumed."""
 
+import copy
 import json
 
 import pytest
 import torch
 from command import fails_with
-from conftest import AUS
+from conftest import AUS, text_config
 from peft import PeftModel
 from towers import DESCRIPTIONS, each_text, make_text_model, pixels, sentences
 from transformers import AutoModelForImageClassification, set_seed
 
 from hiva_hf import HiVAConfig, HiVAForImageClassification, build_trainer
 from hiva_hf.data import load_rendered
-from hiva_hf.lora import add_text_lora, is_adapter, text_lora_config
+from hiva_hf.lora import BASE_FILE, add_text_lora, is_adapter, load_adapter, text_lora_config
 from hiva_hf.training import training_arguments
 
 LAYERS = 2
@@ -88,6 +89,66 @@ def test_the_adapter_alone_is_saved_and_loaded(make_model, processor, tmp_path, 
     with torch.no_grad():
         for loaded in (on_base, in_one_line):
             torch.testing.assert_close(loaded.eval()(pixel_values).logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def adapter(make_model, tmp_path):
+    """An adapter and the logits that it gives on its base."""
+    base = make_model()
+    base.save_pretrained(tmp_path / "base")
+    model = changed(add_text_lora(HiVAForImageClassification.from_pretrained(tmp_path / "base")))
+    model.save_pretrained(tmp_path / "adapter")
+    return model, tmp_path / "adapter"
+
+
+def test_an_adapter_tells_its_base_and_loads_on_it(make_model, adapter, pixel_values):
+    model, folder = adapter
+    told = json.loads((folder / BASE_FILE).read_text())
+    assert told["action_units"] == list(AUS)
+    assert told["text_tower"] == {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 300}
+    assert told["descriptions"] == model.config.description_bank
+    loaded = load_adapter(make_model(), folder)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.eval()(pixel_values).logits, model(pixel_values).logits, atol=1e-5, rtol=0)
+    # as the Trainer and what is copied write it
+    copy.deepcopy(model).save_pretrained(folder.parent / "again")
+    assert json.loads((folder.parent / "again" / BASE_FILE).read_text()) == told
+
+
+WIDER = {**text_config(300), "hidden_size": 48}
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["told", "by-shape"])
+def test_an_adapter_of_another_text_tower_is_one_sentence(make_model, adapter, record):
+    _, folder = adapter
+    if not record:
+        (folder / BASE_FILE).unlink()
+    with pytest.raises(ValueError, match="`adapter` must belong to this base") as error:
+        load_adapter(make_model(text_config=WIDER), folder)
+    assert "a text encoder of type bert, width 48, 2 layers and 300 tokens" in str(error.value)
+    assert f"Load the base that it was trained on, {folder.parent / 'base'}" in str(error.value)
+    with pytest.raises(ValueError, match="`adapter` must belong to this base"):
+        load_adapter(make_text_model("distilbert"), folder)
+    # fewer layers
+    with pytest.raises(ValueError, match="`adapter` must belong to this base"):
+        load_adapter(make_model(text_config={**text_config(300), "num_hidden_layers": 1}), folder)
+
+
+def test_an_adapter_of_other_action_units_or_descriptions_is_one_sentence(make_model, make_folded, processor, adapter):
+    _, folder = adapter
+    other = make_model()
+    other.config.id2label = {0: "AU1", 1: "AU4", 2: "AU6"}
+    with pytest.raises(ValueError, match="on the action units AU1, AU4, AU12, and this base has AU1, AU4, AU6"):
+        load_adapter(other, folder)
+    other = make_model()
+    other.set_descriptions(**processor.tokenize_descriptions({au: ["One sentence."] for au in AUS}))
+    with pytest.raises(ValueError, match=r"on the descriptions facs-en-v1@.*, and this base has custom"):
+        load_adapter(other, folder)
+    with pytest.raises(ValueError, match="and this base has no text encoder"):
+        load_adapter(make_folded(), folder)
+    (folder / "adapter_model.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match="must be a whole safetensors file"):
+        load_adapter(make_model(), folder)
 
 
 def test_trainer_trains_it_and_resumes(make_model, processor, tmp_path):

@@ -1,20 +1,23 @@
 """Cards of models, adapters and datasets, filled from what was measured; the texts lie in `hub_cards`."""
 
 import re
+import textwrap
 from numbers import Real
 from pathlib import Path
 
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCard
 
+from ..descriptions import load_bank
+from ..lora import BASE_FILE, tower_text
+from .described import column_table, label_table, made_of
 from .measured import (
     MISSING,
-    alignment_of_crops,
+    RENDERED,
     card_file,
     cost_of,
     dataset_names,
     evaluations,
-    group_table,
     metric_table,
     other_rows,
     protocol_of,
@@ -22,7 +25,8 @@ from .measured import (
     training_of,
 )
 from .parquet import ParquetFolder
-from .sources import RENDERED, consent_of, joined_names, terms_of
+from .remarks import alignment_of_crops, calibration_of, group_table, near_chance
+from .sources import consent_of, joined_names, terms_of
 
 _TAGS = ["facial-action-units", "face", "hiva"]
 # of a bank what a reader needs
@@ -39,7 +43,11 @@ _SECTIONS = {
 
 
 def model_card(
-    folder: str | Path, repo_id: str, license: str | None = None, datasets: list[str] | None = None
+    folder: str | Path,
+    repo_id: str,
+    license: str | None = None,
+    datasets: list[str] | None = None,
+    loaded: tuple | None = None,
 ) -> ModelCard:
     """The card of a detector.
 
@@ -49,6 +57,7 @@ def model_card(
         license (`str`, *optional*): Of the weights, an identifier of the Hub such as `apache-2.0`. What the terms of
             the data allow is for you to say; without one the card is not complete.
         datasets (`list[str]`, *optional*): What it was trained on, where the data itself does not say.
+        loaded (`tuple`, *optional*): Model and processor of the folder, where they are loaded already.
 
     Returns:
         `huggingface_hub.ModelCard`; what is not known stands there as not measured or not told.
@@ -56,7 +65,7 @@ def model_card(
     from ..checkpoint import load_detector
 
     folder = Path(folder)
-    model, processor = load_detector(folder)
+    model, processor = loaded or load_detector(folder)
     results, labels = record(folder, "results.json"), model.config.au_names
     names, base = joined_names(dataset_names(results), datasets), results.get("checkpoint")
     title = repo_id.rsplit("/", 1)[-1]
@@ -77,16 +86,36 @@ def model_card(
         repo_id=repo_id,
         labels=labels,
         intensity=model.config.problem_type == "regression",
-        alignment=alignment_of_crops(results),
+        alignment=alignment_of_crops(processor.image_processor, results),
+        other=_another_unit(model, processor),
+        tower=not model.config.text_folded and model.config.use_descriptions,
         measured_on=protocol_of(results),
         metrics=metric_table(results, labels),
+        chance=near_chance(results, labels),
+        calibration=calibration_of(model.config, processor.limits(labels), record(folder, "calibration.json"), results),
         training=training_of(results),
         data_terms=terms_of(names, base),
         descriptions=_bank_of(bank, model.config),
         cost=cost_of(results),
         groups=group_table(results),
+        asked_for_groups="groups" in results,
         consent=consent_of(names, base),
     )
+
+
+def _another_unit(model, processor) -> dict | None:
+    """An action unit that an open-vocabulary model was not trained on, and a sentence of the bank on it."""
+    if not model.config.open_vocabulary or not processor.description_bank:
+        return None
+    for label, entry in load_bank().to_dict()["descriptions"].items():
+        # it stands between quotation marks of a shell and of Python
+        texts = [item["text"] for item in entry["descriptions"] if not set(item["text"]) & set('"$`\\')]
+        if label not in model.config.au_names and texts:
+            sentence = min(texts, key=len)
+            # blanks between lines stay with them, so that they make the sentence again
+            lines = textwrap.wrap(sentence, 80, drop_whitespace=False)
+            return {"label": label, "sentence": sentence, "lines": lines}
+    return None
 
 
 def _bank_of(bank: dict, config) -> str:
@@ -99,9 +128,10 @@ def _bank_of(bank: dict, config) -> str:
     told = bank.get("provenance") or {}
     made = ", ".join(f"{key.replace('_', ' ')}: {told[key]}" for key in _PROVENANCE if told.get(key))
     encoder = f" Embedded by {config.text_encoder}." if config.text_folded and config.text_encoder else ""
+    made = made[:1].upper() + made[1:] if made else "Who wrote them is not told"
     return (
         f"`{config.description_bank}`, {config.num_descriptions} an action unit, in `processor_config.json` "
-        f"({bank.get('license', MISSING)}). {made or 'Who wrote them is not told'}.{encoder}"
+        f"({bank.get('license', MISSING)}). {made}.{encoder}"
     )
 
 
@@ -124,6 +154,10 @@ def adapter_card(
     folder = Path(folder)
     config = record(folder, "adapter_config.json")
     results = record(folder, "results.json")
+    if results:
+        # where it lay when the adapter was trained is nobody's business
+        results = {**results, "checkpoint": base_model}
+    tower = record(folder, BASE_FILE).get("text_tower")
     labels, names = results.get("aus") or [], joined_names(dataset_names(results), datasets)
     title = repo_id.rsplit("/", 1)[-1]
     figures = evaluations(results, labels, ", ".join(names) or "unnamed faces") if labels else []
@@ -143,11 +177,15 @@ def adapter_card(
         repo_id=repo_id,
         base_model=base_model,
         size=f"{size / 1e3:.0f} kB",
-        adapter=f"{kind} of rank {config.get('r', MISSING)}, alpha {config.get('lora_alpha', MISSING)}.",
+        adapter=f"{kind} of rank {config.get('r', MISSING)}, alpha {config.get('lora_alpha', MISSING)}, on "
+        f"{tower_text(tower) if tower else f'a text encoder that is {MISSING}'}.",
+        cost=cost_of(results),
+        groups=group_table(results),
         training=training_of(results),
         data_terms=terms_of(names, base_model),
         measured_on=protocol_of(results),
         metrics=metric_table(results, labels) if labels else "",
+        chance=near_chance(results, labels),
         consent=consent_of(names, base_model),
     )
 
@@ -165,8 +203,6 @@ def dataset_card(
     """
     faces = ParquetFolder.read(folder)
     names = joined_names(faces.datasets, datasets)
-    made = record(Path(folder), "prepare.json")
-    how = ", ".join(f"{key} {value}" for key, value in made.items() if not isinstance(value, dict | list))
     title = repo_id.rsplit("/", 1)[-1]
     people = "people who were seen" if names != [RENDERED] else "rendered people"
     return DatasetCard.from_template(
@@ -180,8 +216,9 @@ def dataset_card(
         summary=f"{faces.rows} rows of {faces.people} {people}, with facial action units."
         if faces.coded
         else f"{faces.rows} rows of {faces.people} {people}; derived data without images and labels.",
-        columns="\n".join(f"- `{name}`: {kind}" for name, kind in faces.columns.items()),
-        made=f"`hiva data prepare`: {how}." if how else "How it was made is not told.",
+        columns=column_table(faces),
+        counts=label_table(faces),
+        made=made_of(Path(folder)),
         data_terms=terms_of(names),
         consent=consent_of(names),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from ..data.schema import DROPPED_FILE, SETTINGS_FILE
+from ..lora import BASE_FILE
 from .cards import adapter_card, card_problems, dataset_card, is_blank_form, model_card
 from .measured import record
 from .parquet import ParquetFolder
@@ -24,7 +25,7 @@ _MODEL_FILES = (
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "README.md", "results.json",
     "splits.json", "calibration.json",
 )  # fmt: skip
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md", "results.json")
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", BASE_FILE, "README.md", "results.json")
 _SPACE_FILES = ("*.py", "*.md", "*.css", "requirements.txt", "packages.txt", "*.png", "*.jpg")
 _DATASET_FILES = ("*.parquet", SETTINGS_FILE, DROPPED_FILE, "README.md")
 _TOLERANCE = 1e-5
@@ -59,17 +60,21 @@ def model_upload(
         FileNotFoundError: If there is no such folder.
     """
     with staged(Path(folder), "model", _MODEL_FILES) as upload:
-        upload.problems += _loading_problems(upload.folder)
-        return _with_card(upload, lambda: model_card(upload.folder, repo_id, license, datasets))
+        from ..checkpoint import load_detector
+
+        loaded = None
+        try:
+            loaded = load_detector(upload.folder)
+            upload.problems += _answer_problems(*loaded)
+        except (ValueError, OSError) as error:
+            upload.problems.append(f"The checkpoint must load; {error}")
+        return _with_card(upload, lambda: model_card(upload.folder, repo_id, license, datasets, loaded))
 
 
-def _loading_problems(folder: Path) -> list[str]:
+def _answer_problems(model, processor) -> list[str]:
+    """Whether it answers with numbers, and with the same after a round trip through files."""
     from ..checkpoint import load_detector
 
-    try:
-        model, processor = load_detector(folder)
-    except (ValueError, OSError) as error:
-        return [f"The checkpoint must load; {error}"]
     size = processor.image_processor.size
     generator = torch.Generator().manual_seed(0)
     faces = torch.rand(2, 3, size["height"], size["width"], generator=generator).to(model.dtype)

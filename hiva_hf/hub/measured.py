@@ -9,8 +9,13 @@ from ..facs import au_meaning
 from ..files import read_record
 
 MISSING = "not told"
+RENDERED = "rendered faces"
+# what is left of the path of a checkpoint
+A_FOLDER = "the folder "
 _METRICS = {"f1": "F1", "auc": "AUC", "icc": "ICC(3,1)", "mae": "mean absolute error"}
-_POSITIVE, _POSITIVE_KEY = "always positive F1", "always_positive_f1"
+POSITIVE_KEY = "always_positive_f1"
+# columns of the table behind the metrics
+_EXTRA = {"base_rate": "base rate", POSITIVE_KEY: "always positive F1"}
 _OBJECTS = ("metrics", "people", "faces", "groups", "alignment")
 _ANEW = "Mend it, or copy it anew."
 _UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
@@ -42,7 +47,7 @@ def dataset_names(results: dict) -> list[str]:
     """What a model was trained on: the names in its data; where it had no other data, the embedded sample."""
     if results.get("datasets"):
         return [str(name) for name in results["datasets"]]
-    return ["rendered faces"] if "data" in results and results["data"] is None else []
+    return [RENDERED] if "data" in results and results["data"] is None else []
 
 
 def scores(results: dict, labels: list[str]) -> list[tuple[str, str, float]]:
@@ -57,7 +62,7 @@ def other_rows(text: str, results: dict) -> list[str]:
     """Figures in the tables of a card, made by [`metric_table`], that are not those of the record."""
     heads: list[str] = []
     differing, metrics = [], results.get("metrics") or {}
-    named = {title: name for name, title in _METRICS.items()} | {"base rate": "base_rate", _POSITIVE: _POSITIVE_KEY}
+    named = {title: name for name, title in (_METRICS | _EXTRA).items()}
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.strip().startswith("|") else []
         if len(cells) > 2 and cells[1] == "action unit":
@@ -68,8 +73,8 @@ def other_rows(text: str, results: dict) -> list[str]:
         unit = cells[0].strip("*") if cells else ""
         for head, cell in zip(heads, cells[2:], strict=False):
             key = f"mean_{named.get(head)}" if unit == "mean" else f"{named.get(head)}_{unit}"
-            if head in named and "--" not in unit and cell != _cell(metrics.get(key)):
-                differing.append(f"its table says {cell} for {head}, {unit}, measured is {_cell(metrics.get(key))}")
+            if head in named and "--" not in unit and cell != figure(metrics.get(key)):
+                differing.append(f"its table says {cell} for {head}, {unit}, measured is {figure(metrics.get(key))}")
     return differing
 
 
@@ -77,37 +82,26 @@ def metric_table(results: dict, labels: list[str]) -> str:
     """Markdown, a row an action unit; a figure that does not exist is a dash."""
     metrics = results.get("metrics") or {}
     columns = [metric for metric in _METRICS if any(f"{metric}_{name}" in metrics for name in labels)]
-    extra = [name for name in ("base_rate", "always_positive_f1") if f"{name}_{labels[0]}" in metrics]
-    heads = [_METRICS[name] for name in columns] + [name.replace("_", " ").replace("f1", "F1") for name in extra]
+    extra = [name for name in _EXTRA if f"{name}_{labels[0]}" in metrics]
+    heads = [_METRICS[name] for name in columns] + [_EXTRA[name] for name in extra]
     lines = ["| AU | action unit | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
     for name in labels:
-        cells = [_cell(metrics.get(f"{metric}_{name}")) for metric in [*columns, *extra]]
+        cells = [figure(metrics.get(f"{metric}_{name}")) for metric in [*columns, *extra]]
         lines.append(f"| {name} | {au_meaning(name)} | " + " | ".join(cells) + " |")
-    means = [_cell(metrics.get(f"mean_{metric}")) for metric in [*columns, *extra]]
+    means = [figure(metrics.get(f"mean_{metric}")) for metric in [*columns, *extra]]
     lines.append("| **mean** | | " + " | ".join(means) + " |")
     return "\n".join(lines) if columns else ""
 
 
-def _cell(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """A figure as tables show it."""
     return "-" if value is None else f"{value:.3f}"
 
 
-def group_table(results: dict) -> str:
-    """Markdown, a row a group of people."""
-    groups = results.get("groups") or {}
-    if not groups:
-        return ""
-    known = [name for name in ("mean_f1", "mean_auc", "mean_icc", "mean_mae") if name in str(groups)]
-    lines = ["| by | group | people | frames | " + " | ".join(name.replace("_", " ") for name in known) + " |"]
-    lines.append("|---|---|---|---|" + "---|" * len(known))
-    for column, rows in groups.items():
-        for group, row in rows.items():
-            cells = [_cell(row.get(name)) for name in known]
-            lines.append(
-                f"| {column.replace('_', ' ')} | {group} | {row.get('people', '?')} | {row.get('frames', '?')} | "
-                f"{' | '.join(cells)} |"
-            )
-    return "\n".join(lines)
+def named_base(checkpoint: str) -> str:
+    """A checkpoint as text: a Hub id, or what is left of a folder of somebody's machine."""
+    left = checkpoint.removeprefix(A_FOLDER)
+    return f"`{checkpoint}`" if left == checkpoint else f"a detector of its maker (folder `{left}`)"
 
 
 def protocol_of(results: dict) -> str:
@@ -118,7 +112,8 @@ def protocol_of(results: dict) -> str:
     chosen = f"The epoch was chosen on {people['validation']} others." if people.get("validation") else ""
     seen = "whom the training never saw"
     if results.get("checkpoint"):
-        seen = f"whom this training never saw; whether `{results['checkpoint']}`, with which it began, did is {MISSING}"
+        base = named_base(results["checkpoint"])
+        seen = f"whom this training never saw; whether {base}, with which it began, did is {MISSING}"
     return f"On {who} {seen} (part `{results.get('part', MISSING)}`). {chosen}".strip()
 
 
@@ -154,7 +149,7 @@ def training_of(results: dict) -> str:
     people, faces = results.get("people") or {}, results.get("faces") or {}
     size = f"{faces['train']} faces of {people['train']} people" if "train" in faces and "train" in people else "faces"
     preset = f"the preset `{results['preset']}`" if results.get("preset") else "a model that is not told"
-    preset = f"`{results['checkpoint']}`" if results.get("checkpoint") else preset
+    preset = named_base(results["checkpoint"]) if results.get("checkpoint") else preset
     told = {
         "epochs": results.get("epochs"), "batch size": results.get("batch_size"),
         "learning rate": results.get("learning_rate"), "seed": results.get("seed"),
@@ -171,8 +166,3 @@ def cost_of(results: dict) -> str:
     # few of the largest unit that are more than one
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= 2 * size), _UNITS[-1])
     return f"{seconds / size:.2g} {unit} on {results.get('machine', MISSING)}; energy and carbon were not measured."
-
-
-def alignment_of_crops(results: dict) -> str:
-    """How faces were cut out; empty where it is not told."""
-    return ", ".join(f"{key} {value}" for key, value in (results.get("alignment") or {}).items())

@@ -1,6 +1,7 @@
 """What prepared faces hold, without reading a picture, and copies of them that tell nothing of this machine."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..files import link_or_copy
 # whatever else stands in the metadata, such as the sources of what was dropped, stays here
 _METADATA = (b"huggingface", ALIGNMENT_KEY)
 _LABELS = ("label", "labels", "intensity", "intensities", "occurrence", "occurrences")
+_UNIT = re.compile(r"AU\d+[LR]?")
 _PATH = re.compile(r"^(?:file:/|[/~]/?[^/]+/|\.{1,2}/|[A-Za-z]:[\\/])")
 
 
@@ -29,6 +31,7 @@ class ParquetFolder:
         pictures (`bool`): Whether there are images, under whatever name.
         coded (`bool`): Whether there are labels of action units.
         paths (`list[str]`): Columns with paths of this machine, each with one of them.
+        labels (`dict[str, tuple[int, int]]`): By action unit how many rows are coded, and active.
     """
 
     rows: int
@@ -38,6 +41,7 @@ class ParquetFolder:
     pictures: bool
     coded: bool
     paths: list[str]
+    labels: dict[str, tuple[int, int]]
 
     @classmethod
     def read(cls, folder: str | Path) -> "ParquetFolder":
@@ -53,6 +57,7 @@ class ParquetFolder:
         rows, people, datasets = 0, set(), set()
         kinds: dict[str, pa.DataType] = {}
         paths: dict[str, str] = {}
+        labels: dict[str, tuple[int, int]] = {}
         for file in files:
             try:
                 with pq.ParquetFile(file) as parquet:
@@ -61,6 +66,11 @@ class ParquetFolder:
                     kinds |= dict(zip(schema.names, schema.types, strict=True))
                     people |= set(_values(parquet, "subject_id"))
                     datasets |= {str(value) for value in _values(parquet, "dataset") if value}
+                    for name in filter(_UNIT.fullmatch, schema.names):
+                        coded, active = labels.get(name, (0, 0))
+                        for code, count in _counts(parquet, name).items():
+                            coded, active = coded + count * (code in (0, 1)), active + count * (code == 1)
+                        labels[name] = coded, active
                     for leaf in _texts(schema):
                         paths.update((leaf, text) for text in _values(parquet, leaf) if text and _PATH.match(text))
             except pa.ArrowInvalid as error:
@@ -73,6 +83,7 @@ class ParquetFolder:
             any(_holds_bytes(kind) for kind in kinds.values()) or "image" in kinds,
             any(re.match(r"AU\d", name, re.I) or name.casefold() in _LABELS for name in kinds),
             [f"{name} ({text})" for name, text in paths.items()],
+            labels,
         )
 
 
@@ -114,6 +125,15 @@ def _values(parquet: pq.ParquetFile, leaf: str) -> Iterator:
         for part in leaf.split(".")[1:]:
             column = column.field(part)
         yield from column.unique().to_pylist()
+
+
+def _counts(parquet: pq.ParquetFile, name: str) -> Counter:
+    """How often each value of a column of numbers stands there."""
+    found: Counter = Counter()
+    for batch in parquet.iter_batches(columns=[name]):
+        for entry in batch.column(0).value_counts().to_pylist():
+            found[entry["values"]] += entry["counts"]
+    return found
 
 
 def copy_parquet(path: Path, to: Path) -> None:

@@ -5,9 +5,8 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from .measured import MISSING, card_file
+from .measured import MISSING, RENDERED, card_file, named_base
 
-RENDERED = "rendered faces"
 # what loaders write where they do not know whose faces they are
 _NAMELESS = "folder"
 
@@ -56,7 +55,7 @@ def unknown_names(names: Iterable[str]) -> list[str]:
 
 def _of_base(base: str | None, what: str) -> str:
     return (
-        f" {what} of `{base}`, with which the training began, is told by the card of that, or not told." if base else ""
+        f" {what} of {named_base(base)}, with which the training began, is told in its card, if at all." if base else ""
     )
 
 
@@ -64,7 +63,9 @@ def terms_of(names: list[str], base: str | None = None) -> str:
     """A sentence a dataset on the terms of its data; `base` is the checkpoint with which the training began."""
     known = known_datasets()
     told = [
-        f"{name} ({known[name]['source']}): {known[name]['terms']}." if name in known else f"{name}: {MISSING}."
+        f"{name[:1].upper()}{name[1:]} ({known[name]['source']}): {known[name]['terms']}."
+        if name in known
+        else f"{name}: {MISSING}."
         for name in names
     ]
     said = " ".join(told) or "Which data it was trained on is not told."

@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..data.schema import DROPPED_FILE
 from ..files import link_or_copy
-from .measured import record
+from .measured import A_FOLDER, record
 from .parquet import copy_parquet
 
 _RECORDS = ("results.json", "prepare.json", "adapter_config.json")
@@ -202,7 +202,7 @@ def _cleaned(value: Any, key: str = "") -> Any:
         return value if _HUB_ID.fullmatch(value) and not Path(value).exists() else None
     if _PATH.match(value) or (key in _FIELDS and (value.count("/") > 1 or Path(value).exists())):
         last = PureWindowsPath(value).name or "a folder"
-        return f"the folder {last}" if key == "checkpoint" else last
+        return f"{A_FOLDER}{last}" if key == "checkpoint" else last
     return _PATH_WITHIN.sub(lambda match: PureWindowsPath(match[0]).name, value)
 
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import torch
 from huggingface_hub import HfApi, SpaceCard, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects
 
+from ..lora import adapter_misfit
 from .staging import Upload
 
 # what is never fetched: a pickle runs code when it is loaded
@@ -55,11 +57,8 @@ def push(
     if constants.is_offline_mode():
         raise ConnectionError("Pushing needs the Hub, and HF_HUB_OFFLINE keeps it away: unset it.")
     api, kind = HfApi(), upload.repo_type
-    if upload.base is not None and not api.repo_exists(upload.base):
-        raise ValueError(
-            f"`--base` must be a detector on the Hub, so that others can load the adapter; there is no {upload.base} "
-            "that you may see. Push it first."
-        )
+    if upload.base is not None:
+        _check_base(api, upload)
     if not create_pr:
         sdk = SpaceCard.load(upload.folder / "README.md").data.sdk if kind == "space" else None
         try:
@@ -92,6 +91,32 @@ def push(
         # so huggingface_hub wraps what happened to a file
         raise ConnectionError(hub_sentence(error) or str(error)) from error
     return None if done.oid == before else str(done.pr_url or done.commit_url)
+
+
+def _check_base(api: HfApi, upload: Upload) -> None:
+    """The base of an adapter is on the Hub, and is the detector that the adapter was trained on."""
+    base = str(upload.base)
+    if not api.repo_exists(base):
+        raise ValueError(
+            f"`--base` must be a detector on the Hub, so that others can load the adapter; there is no {base} that you "
+            "may see. Push it first."
+        )
+    from transformers.initialization import no_init_weights
+
+    from ..configuration_hiva import HiVAConfig
+    from ..modeling_hiva import HiVAForImageClassification
+
+    kind = HiVAConfig.get_config_dict(base)[0].get("model_type")
+    if kind != "hiva":
+        raise ValueError(f"`--base` must be a HiVA detector; {base} holds a model of type {kind!r}.")
+    # names and shapes alone
+    with torch.device("meta"), no_init_weights():
+        model = HiVAForImageClassification(HiVAConfig.from_pretrained(base))
+    if misfit := adapter_misfit(model, upload.folder):
+        raise ValueError(
+            f"`--base` must be the detector that the adapter was trained on, and {base} is another: {misfit}. Push "
+            "that detector, and name it."
+        )
 
 
 def pull(repo_id: str, out: str | Path, *, revision: str | None = None, repo_type: str = "model") -> list[Path]:

@@ -17,6 +17,7 @@ from PIL import Image
 from hiva_hf import ActionUnitDetector
 from hiva_hf.detector import Picture
 from hiva_hf.facs import ACTION_UNITS, au_label, au_meaning
+from hiva_hf.hub import hub_sentence
 from hiva_hf.image_processing_hiva import open_image
 from hiva_hf.open_vocabulary import add_action_units
 from hiva_hf.plotting import enlarge
@@ -29,7 +30,6 @@ DELETE_CACHE = (60, 300)
 # pages whose pictures the memory holds at most; the one that waited longest gives way
 SESSIONS = 20
 PICTURE_SIDE, MAP_SIDE = 1024, 336
-
 LOST = "This page no longer holds your picture; please give it again."
 
 
@@ -371,9 +371,8 @@ def own_note(detector: ActionUnitDetector, checkpoint: str) -> str:
 
 def launch_options() -> dict:
     """How the page is served: nothing of it from other hosts, and no memory of runs."""
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return {
-        "theme": gr.themes.Default(primary_hue="blue", **fonts),
+        "theme": gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         "css_paths": FOLDER / "style.css",
         "footer_links": ["gradio"],
         "run_history": False,
@@ -390,7 +389,8 @@ def main() -> None:
     try:
         detector = ActionUnitDetector(checkpoint, activation_maps=True)
     except (OSError, ValueError) as error:
-        sys.exit(f"HIVA_CHECKPOINT must name the folder or Hub id of a HiVA checkpoint; got {checkpoint}. {error}")
+        reason = hub_sentence(error) or error
+        sys.exit(f"HIVA_CHECKPOINT must name the folder or Hub id of a HiVA checkpoint; got {checkpoint}. {reason}")
     # the place of a folder is nobody's business
     build(detector, Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint).launch(**launch_options())
 
