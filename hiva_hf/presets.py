@@ -1,9 +1,11 @@
 """Models to begin with: one that trains on two cores without a text tower, and one that trains its text side too."""
 
+from collections import Counter
 from collections.abc import Sequence
+from string import ascii_lowercase, digits, punctuation
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .configuration_hiva import HiVAConfig
@@ -143,22 +145,27 @@ def _new_text_tower(tokenizer: PreTrainedTokenizerBase) -> dict:
 
 
 def bank_tokenizer(bank: DescriptionBank, vocab_size: int = 2000) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer learned from the texts of a bank.
+    """A lower-casing WordPiece tokenizer of the words of a bank; others are spelled out.
+
+    The trainers of `tokenizers` break ties by chance, so that two runs would end with other vocabularies.
 
     Args:
         bank (`DescriptionBank`): The texts.
-        vocab_size (`int`, defaults to 2000): At most so many pieces.
+        vocab_size (`int`, defaults to 2000): At most so many pieces: characters, then the most frequent words.
 
     Returns:
         `PreTrainedTokenizerFast` with BERT's special tokens; the same bank gives the same tokenizer.
     """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    texts = [text for group in bank.texts() for text in group]
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special))
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    texts = [normalizer.normalize_str(text) for group in bank.texts() for text in group]
+    words = Counter(word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text))
+    letters = sorted(set("".join(words)) | set(ascii_lowercase + digits + punctuation))
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    pieces = list(dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *frequent]))[:vocab_size]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, pre_tokenizer, decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",

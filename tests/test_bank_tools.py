@@ -136,3 +136,16 @@ def test_the_commands(hiva, place, encoder):
     fails_with(hiva("bank", "show", "none.json"), "none.json")
     Path("broken.json").write_text(json.dumps({"bank_id": "x"}))
     fails_with(hiva("bank", "show", "broken.json"), "must have the fields")
+
+
+def test_the_same_bank_gives_the_same_tokenizer():
+    from hiva_hf.presets import bank_tokenizer
+
+    vocabularies = [bank_tokenizer(load_bank()).get_vocab() for _ in range(4)]
+    assert vocabularies[0] == vocabularies[1] == vocabularies[2] == vocabularies[3]
+    tokenizer = bank_tokenizer(load_bank())
+    # every word of the bank is a piece, others are spelled out, and nothing of ASCII is unknown
+    words = tokenizer.tokenize("Raises the inner brow?")
+    assert words == ["raises", "the", "inner", "brow", "?"]
+    assert tokenizer.unk_token not in tokenizer.tokenize("Zyx 90%! (q)")
+    assert len(bank_tokenizer(load_bank(), vocab_size=300)) == 300
