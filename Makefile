@@ -28,7 +28,7 @@ conformance: $(READY)
 	$(BIN)/python tests/run_common_tests.py tests/common_tests_spec.py
 
 benchmark: $(READY)
-	$(BIN)/python examples/benchmark_speed.py
+	$(BIN)/python examples/benchmark.py
 
 clean:
 	rm -rf $(VENV) demo_output

@@ -119,14 +119,18 @@ class HiVAFixedQueryAttention(HiVACrossAttention):
         # softmax cancels what the bias adds, but a bias without a gradient is taken for a mistake where processes meet
         shift = torch.einsum("kqhd,hd->khq", query, self.k_proj.bias.unflatten(0, heads).to(query.dtype))
         query = torch.einsum("kqhd,hde->khqe", query, self.k_proj.weight.unflatten(0, heads).to(query.dtype))
-        context = self.context_norm(context).to(query.dtype)
-        scores = torch.matmul(context, query.flatten(1, 2).transpose(-1, -2))  # (B, K, C, heads * Q)
-        weights = precise_softmax(scores + shift.flatten(1)[:, None], dim=-2).transpose(-1, -2)
+        context = self.context_norm(context.transpose(0, 1)).to(query.dtype)  # (K, B, C, hidden_size)
+        scores = torch.baddbmm(
+            shift.flatten(1)[:, None], context.flatten(1, 2), query.flatten(1, 2).transpose(-1, -2)
+        ).unflatten(1, context.shape[1:3])  # (K, B, C, heads * Q)
+        weights = precise_softmax(scores, dim=-2).transpose(-1, -2)
         dropped = nn.functional.dropout(weights, p=self.attention_dropout, training=self.training)
-        pooled = torch.matmul(dropped, context).unflatten(-2, (self.num_heads, -1))  # (B, K, heads, Q, hidden_size)
-        update = torch.einsum("bkhqe,hde->bkqhd", pooled, self.v_proj.weight.unflatten(0, heads).to(pooled.dtype))
+        pooled = torch.matmul(dropped, context).unflatten(-2, (self.num_heads, -1))  # (K, B, heads, Q, hidden_size)
+        update = torch.einsum("kbhqe,hde->bkqhd", pooled, self.v_proj.weight.unflatten(0, heads).to(pooled.dtype))
         update = self.dropout(self.out_proj(update.flatten(-2) + self.v_proj.bias))
-        return update, weights.unflatten(-2, (self.num_heads, -1)).mean(dim=2) if output_attentions else None
+        if not output_attentions:
+            return update, None
+        return update, weights.unflatten(-2, (self.num_heads, -1)).mean(dim=2).transpose(0, 1)
 
 
 class HiVAFeedForward(nn.Module):

@@ -86,7 +86,9 @@ class HiVAVisionProjection(nn.Module):
         Returns:
             `torch.Tensor` of shape `(batch_size, rows * columns, hidden_size)`.
         """
-        tokens = self.norm(self.proj(tokens).transpose(1, 2)).transpose(1, 2)
+        # an image whose channels come last: group norm then neither reads nor leaves a transposed copy
+        image = self.norm(self.proj(tokens).transpose(1, 2).unflatten(-1, grid))
+        tokens = image.flatten(2).transpose(1, 2)
         if not self.use_positions:
             return tokens
         return tokens + self.positions(*grid, tokens.shape[-1], tokens)
@@ -128,15 +130,16 @@ class HiVAFeatureGenerator(nn.Module):
             `tuple`: AU token maps F of shape `(batch_size, num_labels, num_tokens, hidden_size)`, and AU nodes U, layer
             norm of their mean over the tokens, of shape `(batch_size, num_labels, hidden_size)`.
         """
+        # in memory the AU comes first, so that DDCA, too, works AU by AU on all images at once and copies nothing
         if self.learned:
-            maps = torch.einsum("bnd,kde->bkne", visual_tokens, self.weight)
-            maps = maps + self.bias[:, None].to(maps.dtype)
+            tokens = visual_tokens.flatten(0, 1).expand(self.weight.shape[0], -1, -1)  # (K, B * N, D)
+            maps = torch.baddbmm(self.bias[:, None], tokens, self.weight).unflatten(1, visual_tokens.shape[:2])
         else:
             gate = 1 + self.gate_proj(text_summary)
-            hidden = self.down_proj(visual_tokens)[:, None] * gate[:, None]  # (B, K, N, D)
-            maps = self.up_proj(hidden) + self.bias_proj(text_summary)[:, None]
+            hidden = self.down_proj(visual_tokens) * gate[:, None, None]  # (K, B, N, D)
+            maps = self.up_proj(hidden) + self.bias_proj(text_summary)[:, None, None]
         maps = self.activation(maps)
-        return maps, self.norm(maps.mean(dim=2))
+        return maps.transpose(0, 1), self.norm(maps.mean(dim=2).transpose(0, 1))
 
 
 class HiVADynamicGraph(nn.Module):

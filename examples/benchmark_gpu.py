@@ -1,0 +1,98 @@
+"""Images a second on a GPU: folded HiVA beside its bare tower, eager and compiled, and how near both come to the card.
+
+    python examples/benchmark_gpu.py --out examples/results/gpu.csv
+
+bfloat16, random weights, 12 action units. Variants take turns; medians. The card's own limits are measured in the same
+run: a large matrix product, and a copy of memory counted as read and written.
+"""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from benchmark_tools import variants
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def seconds(call, rounds: int) -> list[float]:
+    """Of each of so many calls, the first three left out."""
+    found = []
+    for _ in range(rounds + 3):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        found.append(time.perf_counter() - start)
+    return found[3:]
+
+
+def limits() -> tuple[float, float]:
+    """TFLOP/s of a bfloat16 matrix product of 8192 x 8192, and TB/s of a copy of 4 GB."""
+    one, other = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    product = np.median(seconds(lambda: one @ other, 10))
+    source = torch.empty(2**31, device="cuda", dtype=torch.bfloat16)
+    target = torch.empty_like(source)
+    copy = np.median(seconds(lambda: target.copy_(source), 5))
+    return 2 * 8192**3 / product / 1e12, 2 * source.nbytes / copy / 1e12
+
+
+def main(
+    towers: Annotated[str, typer.Option(help="Which, by commas.")] = "resnet-50,vit-b/16,small preset",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a pass.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed passes of each variant.")] = 20,
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("examples/results/gpu.csv"),
+):
+    if not torch.cuda.is_available():
+        raise typer.BadParameter("this measures a GPU, and torch sees none")
+    peak, bandwidth = limits()
+    print(f"{torch.cuda.get_device_name()}: {peak:.0f} TFLOP/s, {bandwidth:.2f} TB/s", flush=True)
+    rows = []
+    for name in towers.split(","):
+        models, size = variants(name)
+        models.pop("HiVA")
+        calls, operations = {}, {}
+        pixels = torch.rand(batch_size, 3, size, size, device="cuda", dtype=torch.bfloat16)
+        pixels = pixels.to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            for key, model in models.items():
+                model.to("cuda", torch.bfloat16, memory_format=torch.channels_last)
+                with FlopCounterMode(display=False) as counter:
+                    model(pixels)
+                operations[key] = counter.get_total_flops()
+                calls[key, "eager"] = partial(model, pixels)
+                # CUDA graphs: one launch for the whole pass
+                calls[key, "compiled"] = partial(torch.compile(model, mode="reduce-overhead"), pixels)
+            found = {key: [] for key in calls}
+            for call in calls.values():
+                seconds(call, 1)
+            for _ in range(rounds):
+                for key, call in calls.items():
+                    found[key] += seconds(call, 1)
+        for (variant, mode), times in found.items():
+            middle = float(np.median(times))
+            rate = operations[variant] / middle / 1e12
+            rows.append(
+                {
+                    "tower": name,
+                    "variant": variant,
+                    "mode": mode,
+                    "pixels": size,
+                    "images_a_second": batch_size / middle,
+                    "over_bare_tower": middle / float(np.median(found["bare tower", mode])),
+                    "tflops": rate,
+                    "share_of_product": rate / peak,
+                }
+            )
+        print(pd.DataFrame(rows).to_string(index=False, float_format="%.3f"), flush=True)
+    table = pd.DataFrame(rows)
+    table["card"], table["card_tflops"], table["card_tb_s"] = torch.cuda.get_device_name(), peak, bandwidth
+    table.to_csv(out, index=False, float_format="%.4g")
+
+
+if __name__ == "__main__":
+    typer.run(main)
