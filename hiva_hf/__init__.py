@@ -12,6 +12,7 @@ from .auto import register
 
 if TYPE_CHECKING:
     from .configuration_hiva import HiVAConfig as HiVAConfig
+    from .default import default_checkpoint as default_checkpoint
     from .detector import ActionUnitDetector as ActionUnitDetector
     from .image_processing_hiva import HiVAImageProcessor as HiVAImageProcessor
     from .image_processing_hiva import HiVAImageProcessorPil as HiVAImageProcessorPil
@@ -34,6 +35,7 @@ _MODULES = {
     "HiVAProcessor": ".processing_hiva",
     "au_metrics": ".metrics",
     "build_trainer": ".training",
+    "default_checkpoint": ".default",
     "hiva_small": ".presets",
     "hiva_small_text": ".presets",
     "training_arguments": ".training",

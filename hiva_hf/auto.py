@@ -52,6 +52,15 @@ def _register_processor() -> None:
     AutoProcessor.register(HiVAConfig, HiVAProcessor, exist_ok=True)
 
 
+class _DefaultModel:
+    """Stands where transformers looks for name and revision of a task's model; found when it is asked for."""
+
+    def __iter__(self):
+        from .default import chosen_checkpoint
+
+        return iter((chosen_checkpoint(), None))
+
+
 def _register_pipeline() -> None:
     from transformers import AutoModelForImageClassification
     from transformers.pipelines import PIPELINE_REGISTRY
@@ -60,7 +69,11 @@ def _register_pipeline() -> None:
 
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(
-            TASK, FacialActionUnitsPipeline, pt_model=AutoModelForImageClassification, type="image"
+            TASK,
+            FacialActionUnitsPipeline,
+            pt_model=AutoModelForImageClassification,
+            default={"model": _DefaultModel()},
+            type="image",
         )
 
 

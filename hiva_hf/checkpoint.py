@@ -54,12 +54,13 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
     """Load a model in evaluation mode, and its processor.
 
     Weights are read from safetensors alone and code of the checkpoint is never run, so that a checkpoint of anybody may
-    be loaded. A `text_encoder` that names a folder of the machine it was made on is left out of the configuration.
+    be loaded. Weights stored in half precision are computed in float32, as they were measured, and a CPU is slow in
+    anything else. A `text_encoder` that names a folder of the machine it was made on is left out of the configuration.
 
     Args:
         name_or_path (`str` or `Path`): Folder of a checkpoint, or its Hub id.
         kwargs: Passed to `HiVAForImageClassification.from_pretrained`; `revision`, `token` and `cache_dir` hold for all
-            files.
+            files, and `dtype` chooses another precision.
 
     Returns:
         `tuple`: [`HiVAForImageClassification`] and [`HiVAProcessor`].
@@ -95,7 +96,7 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
         _check_weights(name_or_path, config, hub)
         loaded = HiVAForImageClassification.from_pretrained(
             name_or_path,
-            **{"ignore_mismatched_sizes": True, **kwargs},
+            **{"ignore_mismatched_sizes": True, "dtype": torch.float32, **kwargs},
             output_loading_info=True,
             trust_remote_code=False,
         )
@@ -121,7 +122,7 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
         )
     try:
         processor = HiVAProcessor.from_pretrained(name_or_path, trust_remote_code=False, **hub)
-        _check_processor(processor)
+        check_processor(processor)
     except _UNFIT as error:
         raise _unfit(name_or_path, "processor_config.json and tokenizer of a HiVA model", error) from None
     names = model.config.au_names
@@ -231,7 +232,7 @@ def _check_config(name_or_path: str | Path, content: dict[str, Any]) -> None:
             waiting.extend(pair for item in value if isinstance(item, dict) for pair in item.items())
     names = content.get("id2label")
     if isinstance(names, dict):
-        wrong = [name for name in names.values() if not _is_name(name)]
+        wrong = [name for name in names.values() if not is_name(name)]
         if wrong or len(names) > _LAYERS:
             raise ValueError(
                 f"{rule} name at most {_LAYERS} action units, each in at most 64 letters, digits and signs other than "
@@ -239,7 +240,8 @@ def _check_config(name_or_path: str | Path, content: dict[str, Any]) -> None:
             )
 
 
-def _is_name(name: Any) -> bool:
+def is_name(name: Any) -> bool:
+    """Whether it can name an action unit: short, to be shown on a terminal, and in no way a path."""
     return isinstance(name, str) and 0 < len(name.strip()) <= 64 and name.isprintable() and not set(name) & set("/\\")
 
 
@@ -262,7 +264,7 @@ def _check_weights(name_or_path: str | Path, config: HiVAConfig, hub: dict) -> N
         raise ValueError(f"it describes a model of {described:,} numbers, and the weights hold {held:,}")
 
 
-def _check_processor(processor: HiVAProcessor) -> None:
+def check_processor(processor: HiVAProcessor) -> None:
     """What would fail at the first picture only, far from its cause."""
     image_processor = processor.image_processor
     if not isinstance(image_processor, HiVAImageProcessor | HiVAImageProcessorPil):
@@ -293,4 +295,4 @@ def _short(value: Any, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-__all__ = ["load_detector"]
+__all__ = ["check_processor", "is_name", "load_detector"]

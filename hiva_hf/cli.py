@@ -10,17 +10,20 @@ from .commands.calibrate import calibrate
 from .commands.data import app as data
 from .commands.describe import describe
 from .commands.evaluate import evaluate
+from .commands.export import app as export
 from .commands.hub import card, pull, push
 from .commands.predict import predict
+from .commands.render import render
 from .commands.train import train
 
 app = typer.Typer(
     help="Facial action unit detection with HiVA.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
-for command in (train, evaluate, calibrate, predict, describe, push, pull, card):
+for command in (train, evaluate, calibrate, predict, describe, render, push, pull, card):
     app.command()(command)
 app.add_typer(data, name="data")
 app.add_typer(bank, name="bank")
+app.add_typer(export, name="export")
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

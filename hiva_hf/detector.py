@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from accelerate.utils.memory import should_reduce_batch_size
 from PIL import Image
 
 from .checkpoint import load_detector
+from .default import chosen_checkpoint
+from .export.runtime import OnnxModel, load_onnx
 from .faces import Face, FaceDetector, FaceFollower, FaceTemplate, HaarDetector, crop_face, read_video, read_webcam
 from .faces.webcam import is_webcam
 from .image_processing_hiva import open_image, upright_rgb
@@ -44,7 +47,9 @@ class ActionUnitDetector:
     """Finds faces, aligns them as in training, and reads their action units.
 
     Args:
-        model (`HiVAForImageClassification`, `str` or `Path`): A model, or a folder or Hub id of a checkpoint.
+        model (`HiVAForImageClassification`, `OnnxModel`, `str` or `Path`, *optional*): A model, or a folder or Hub id
+            of a checkpoint, or a file that `hiva export onnx` wrote; by default what the environment variable
+            `HIVA_CHECKPOINT` names, else [`default_checkpoint`].
         processor (`HiVAProcessor`, *optional*): Of the same checkpoint; needed with a model, loaded with a checkpoint.
         faces (`FaceDetector`, *optional*): By default [`HaarDetector`].
         device (`str` or `torch.device`, defaults to `"auto"`): `"auto"` takes a GPU where there is one.
@@ -70,7 +75,7 @@ class ActionUnitDetector:
 
     def __init__(
         self,
-        model: HiVAForImageClassification | str | Path,
+        model: HiVAForImageClassification | OnnxModel | str | Path | None = None,
         processor: HiVAProcessor | None = None,
         *,
         faces: FaceDetector | None = None,
@@ -81,8 +86,12 @@ class ActionUnitDetector:
         thresholds: float | None = None,
         activation_maps: bool = False,
     ):
+        if model is None:
+            if processor is not None:
+                raise ValueError("`model` must be given with `processor`; got a processor alone.")
+            model = chosen_checkpoint()
         if isinstance(model, str | Path):
-            model, processor = load_detector(model)
+            model, processor = load_any(model)
         if processor is None:
             raise ValueError("`processor` must be given with a model; got None. Load it from the same checkpoint.")
         if (model.config.problem_type == "regression") != (processor.problem_type == "regression"):
@@ -90,10 +99,12 @@ class ActionUnitDetector:
                 f"`processor` must have the model's problem_type, {model.config.problem_type!r}; got "
                 f"{processor.problem_type!r}. Load both from the same checkpoint."
             )
-        if device == "auto":
+        if device == "auto" and isinstance(model, OnnxModel):
+            device = model.best_device()
+        elif device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self.model = model.eval().to(device)
+            self.model: Any = model.eval().to(device)
         except RuntimeError as error:
             raise ValueError(f"`device` must be one that torch has here; got {device!r}. {error}") from None
         if batch_size == "auto":
@@ -119,6 +130,11 @@ class ActionUnitDetector:
     def intensity(self) -> bool:
         """`bool`: Whether scores are intensities 0-5 and not probabilities."""
         return self.model.config.problem_type == "regression"
+
+    @property
+    def intensities(self) -> bool:
+        """`bool`: Whether each face has intensities 0-5 beside its probabilities."""
+        return self.model.config.intensity_head
 
     @property
     def limits(self) -> dict[str, float]:
@@ -223,8 +239,11 @@ class ActionUnitDetector:
         else:
             kept = self.processor.post_process(outputs, self.thresholds, active_only=True, labels=self.labels)
             active = [{label: label in above for label in self.labels} for above in kept]
+        levels = [] if outputs.intensities is None else outputs.intensities.float().cpu().tolist()
         for index, result in enumerate(results):
             result.scores, result.active = rows[index], active[index]
+            if levels:
+                result.intensities = dict(zip(self.labels, levels[index], strict=True))
             if maps is not None:
                 result.crop, result.activation_maps = crops[index], maps[index]
 
@@ -279,7 +298,13 @@ class ActionUnitDetector:
                     "`hiva_hf.neutral.above_neutral` takes a function that does."
                 )
             results = above_neutral(results, neutral_scores(results, self.labels, parse_neutral(neutral)))
-        return pd.DataFrame(list(table_rows(results, self.labels, self.intensity, tidy, neutral is not None)))
+        form = (self.labels, self.intensity, tidy, neutral is not None, self.intensities)
+        return pd.DataFrame(list(table_rows(results, *form)))
+
+
+def load_any(name_or_path: str | Path) -> tuple[HiVAForImageClassification | OnnxModel, HiVAProcessor]:
+    """What [`ActionUnitDetector`] takes: a checkpoint, or by its ending a file that `hiva export onnx` wrote."""
+    return load_onnx(name_or_path) if Path(name_or_path).suffix == ".onnx" else load_detector(name_or_path)
 
 
 def as_picture(image: Image.Image | str | Path) -> Picture:
@@ -307,4 +332,4 @@ def batches(items: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
         yield batch
 
 
-__all__ = ["ActionUnitDetector", "Picture", "as_picture", "batches", "source_name", "video_pictures"]
+__all__ = ["ActionUnitDetector", "Picture", "as_picture", "batches", "load_any", "source_name", "video_pictures"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HTTPError
 from PIL import Image
 from torch.utils.data import DataLoader
 from transformers.image_utils import load_image
@@ -99,10 +100,10 @@ class FacialActionUnitsPipeline(Pipeline):
         self._finder = None
         super().__init__(model=model.eval(), processor=processor, **kwargs)
 
-    def _sanitize_parameters(self, thresholds=None, active_only=None, cropped=None, timeout=None):
+    def _sanitize_parameters(self, thresholds=None, active_only=None, cropped=None, timeout=None, strict=None):
         if thresholds is not None:
             self.processor.limits(self.model.config.au_names, thresholds)
-        preprocess = {"cropped": cropped, "timeout": timeout}
+        preprocess = {"cropped": cropped, "timeout": timeout, "strict": strict}
         postprocess = {"thresholds": thresholds, "active_only": active_only}
         return (
             {name: value for name, value in preprocess.items() if value is not None},
@@ -126,13 +127,16 @@ class FacialActionUnitsPipeline(Pipeline):
             cropped (`bool`, defaults to `False`):
                 Each picture, or each of its boxes, is an upright crop of a face already, and is only resized.
             timeout (`float`, *optional*): Seconds to wait for a picture from the web.
+            strict (`bool`, defaults to `True`):
+                Stop at the first picture that cannot be read; otherwise it is told as a warning, and its answer is
+                `None`.
             **kwargs: What else every pipeline takes, `batch_size` and `num_workers` among them.
 
         Returns:
             `list[dict]`, of several pictures a list of these: `box` with xmin, ymin, xmax, ymax in pixels; `score`,
             certainty of the face, 0-1, or None where it was given; `aus`, a list of `label`, `score` (probability, of
-            an intensity model 0-5) and `active`. Largest face first; faces that are given in their order. Empty where
-            there is no face.
+            an intensity model 0-5), `active`, and of a model with both heads `intensity` (0-5). Largest face first;
+            faces that are given in their order. Empty where there is no face; `None` of a picture that was skipped.
 
         Raises:
             FileNotFoundError, ValueError: If a picture cannot be read, a box is none, or a threshold names no AU.
@@ -152,10 +156,17 @@ class FacialActionUnitsPipeline(Pipeline):
             return []
         return super().__call__(inputs, **kwargs)
 
-    def preprocess(self, inputs, cropped=False, timeout=None):
+    def preprocess(self, inputs, cropped=False, timeout=None, strict=True):
         """One picture to the crops of its faces; arguments as of a call."""
         given = inputs if isinstance(inputs, dict) else {"image": inputs}
-        image = _read(given["image"], timeout)
+        try:
+            image = _read(given["image"], timeout)
+        except (OSError, ValueError) as error:
+            # what is no kind of picture at all is a mistake of the call
+            if strict or not isinstance(given["image"], str | Path | Image.Image):
+                raise
+            logger.warning(f"skipped: {error}")
+            return {"boxes": None, "scores": None, "pixel_values": None}
         boxes = given.get("boxes")
         if boxes is not None:
             boxes = [_box(box) for box in boxes]
@@ -198,28 +209,43 @@ class FacialActionUnitsPipeline(Pipeline):
         return boxes, [None] * len(boxes), crops
 
     def _forward(self, pictures, faces_at_once=1):
-        """Logits of several pictures, whatever number of faces each has."""
+        """Logits of several pictures, and intensities, whatever number of faces each has."""
         filled = [picture["pixel_values"] for picture in pictures if picture["pixel_values"] is not None]
-        logits = torch.zeros(0, self.model.config.num_labels)
+        found = {"logits": torch.zeros(0, self.model.config.num_labels)}
         if filled:
             steps = torch.cat(filled).to(self.device, self.model.dtype).split(faces_at_once)
-            logits = torch.cat([self.model(step).logits for step in steps])
-        parts = logits.split([len(picture["boxes"]) for picture in pictures])
+            outputs = [self.model(step) for step in steps]
+            # the second is there where the model has a head for it
+            found = {
+                name: torch.cat([output[name] for output in outputs])
+                for name in ("logits", "intensities")
+                if name in outputs[0]
+            }
+        sizes = [len(picture["boxes"] or ()) for picture in pictures]
+        parts = {name: values.split(sizes) for name, values in found.items()}
         return [
-            {"boxes": picture["boxes"], "scores": picture["scores"], "logits": part}
-            for picture, part in zip(pictures, parts, strict=True)
+            {
+                "boxes": picture["boxes"],
+                "scores": picture["scores"],
+                **{name: values[index] for name, values in parts.items()},
+            }
+            for index, picture in enumerate(pictures)
         ]
 
     def postprocess(self, outputs, thresholds=None, active_only=False):
         """The answer for one picture; arguments as of a call."""
+        if outputs["boxes"] is None:
+            return None
         labels = self.model.config.au_names
         limits = self.processor.limits(labels, thresholds)
         answer = []
         rows = self.processor.post_process(outputs["logits"], labels=labels)
-        for box, certainty, row in zip(outputs["boxes"], outputs["scores"], rows, strict=True):
+        levels = outputs["intensities"].float().tolist() if "intensities" in outputs else None
+        for face, (box, certainty, row) in enumerate(zip(outputs["boxes"], outputs["scores"], rows, strict=True)):
             aus = [
                 {"label": label, "score": score, "active": score >= limits[label]}
-                for label, score in row.items()
+                | ({} if levels is None else {"intensity": levels[face][place]})
+                for place, (label, score) in enumerate(row.items())
                 if not active_only or score >= limits[label]
             ]
             place = dict(zip(_SIDES, box, strict=True))
@@ -241,7 +267,7 @@ class FacialActionUnitsPipeline(Pipeline):
             postprocess_params,
         )
 
-    def _answers(self, batches, forward_params: dict, postprocess_params: dict) -> Iterator[list[dict]]:
+    def _answers(self, batches, forward_params: dict, postprocess_params: dict) -> Iterator[list[dict] | None]:
         for pictures in batches:
             for outputs in self.forward(pictures, **forward_params):
                 yield self.postprocess(outputs, **postprocess_params)
@@ -264,7 +290,11 @@ class FacialActionUnitsPipeline(Pipeline):
 def _read(image, timeout: float | None) -> Image.Image:
     """A picture of any kind as upright RGB."""
     if isinstance(image, str) and image.startswith(("http://", "https://", "data:")):
-        return upright_rgb(load_image(image, timeout=timeout))
+        try:
+            return upright_rgb(load_image(image, timeout=timeout))
+        except (HTTPError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            shown = image if len(image) <= 100 else f"{image[:97]}..."
+            raise ValueError(f"`inputs` must be pictures that can be fetched; {shown} is none: {error}.") from None
     if isinstance(image, str | Path):
         return open_image(image)
     if isinstance(image, np.ndarray):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ from .faces.given import BOX_COLUMNS, POINT_COLUMNS
 from .files import whole_file
 
 FORMATS = (".csv", ".parquet", ".jsonl", ".json")
+_NOTE = b'{"note": '
+
+
+class InUseError(ValueError):
+    """Another run is writing the file."""
 
 
 @dataclass
@@ -37,6 +43,8 @@ class FaceResult:
         points (`list[float]`): x and y of left eye, right eye, nose tip, left and right mouth corner, in pixels.
         scores (`dict[str, float]`): By AU: probability, or intensity 0-5 from an intensity model; NaN without a face.
         active (`dict[str, bool]`): By AU: at or above its threshold; empty from an intensity model.
+        intensities (`dict[str, float]`): By AU: intensity 0-5 beside its probability, from a model with a second head
+            for it; empty from any other.
         above_neutral (`dict[str, float]`): By AU: score minus that of the person's neutral face, see
             [`above_neutral`]; empty where none was asked for.
         crop (`PIL.Image.Image`, *optional*): The face as the model saw it; goes into no file.
@@ -54,28 +62,33 @@ class FaceResult:
     points: list[float] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     active: dict[str, bool] = field(default_factory=dict)
+    intensities: dict[str, float] = field(default_factory=dict)
     above_neutral: dict[str, float] = field(default_factory=dict)
     crop: Image.Image | None = field(default=None, repr=False, compare=False)
     activation_maps: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict:
         """`dict`: Everything but the pictures, as JSON can hold it."""
-        left_out = {"crop", "activation_maps"} | (set() if self.above_neutral else {"above_neutral"})
+        left_out = {"crop", "activation_maps"}
+        left_out |= {name for name in ("intensities", "above_neutral") if not getattr(self, name)}
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
 
-def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool, neutral: bool = False) -> dict:
+def wide_columns(
+    result: FaceResult, labels: Sequence[str], intensity: bool, neutral: bool = False, intensities: bool = False
+) -> dict:
     """One row of OpenFace's form.
 
-    `AU01_r` is intensity 0-5 and comes from an intensity model only; an occurrence model gives `AU01_p`, a probability,
-    and `AU01_c`, 1 where it reaches the threshold. `AU01_n` is the score minus that of the person's neutral face.
-    `frame` counts from 1, as OpenFace's does.
+    An occurrence model gives `AU01_p`, a probability, and `AU01_c`, 1 where it reaches the threshold. `AU01_r` is
+    intensity 0-5: of an intensity model in their place, of a model with both heads beside them. `AU01_n` is the score
+    minus that of the person's neutral face. `frame` counts from 1, as OpenFace's does.
 
     Args:
         result (`FaceResult`): The row.
         labels (`Sequence[str]`): Action units, in the order of the columns.
         intensity (`bool`): Whether the scores are intensities.
         neutral (`bool`, defaults to `False`): Whether there are columns `AU01_n`.
+        intensities (`bool`, defaults to `False`): Whether there are columns `AU01_r` beside those of occurrence.
     """
     row = {
         "frame": result.frame + 1,
@@ -91,12 +104,16 @@ def wide_columns(result: FaceResult, labels: Sequence[str], intensity: bool, neu
     row |= {f"{padded(label)}_{suffix}": result.scores.get(label, math.nan) for label in labels}
     if not intensity:
         row |= {f"{padded(label)}_c": int(result.active[label]) if result.active else math.nan for label in labels}
+    if intensities:
+        row |= {f"{padded(label)}_r": result.intensities.get(label, math.nan) for label in labels}
     if neutral:
         row |= {f"{padded(label)}_n": result.above_neutral.get(label, math.nan) for label in labels}
     return row
 
 
-def long_rows(result: FaceResult, labels: Sequence[str], intensity: bool, neutral: bool = False) -> Iterator[dict]:
+def long_rows(
+    result: FaceResult, labels: Sequence[str], intensity: bool, neutral: bool = False, intensities: bool = False
+) -> Iterator[dict]:
     """The tidy form: one row an action unit. Arguments as [`wide_columns`]."""
     for label in labels:
         yield {
@@ -108,19 +125,25 @@ def long_rows(result: FaceResult, labels: Sequence[str], intensity: bool, neutra
             "au": label,
             "intensity" if intensity else "probability": result.scores.get(label, math.nan),
             **({} if intensity else {"active": int(result.active[label]) if result.active else math.nan}),
+            **({"intensity": result.intensities.get(label, math.nan)} if intensities else {}),
             **({"above_neutral": result.above_neutral.get(label, math.nan)} if neutral else {}),
         }
 
 
 def table_rows(
-    results: Iterable[FaceResult], labels: Sequence[str], intensity: bool, tidy: bool, neutral: bool = False
+    results: Iterable[FaceResult],
+    labels: Sequence[str],
+    intensity: bool,
+    tidy: bool,
+    neutral: bool = False,
+    intensities: bool = False,
 ) -> Iterator[dict]:
     """Rows of a table, one a face or, `tidy`, one a face and action unit; arguments as [`wide_columns`]."""
     for result in results:
         if tidy:
-            yield from long_rows(result, labels, intensity, neutral)
+            yield from long_rows(result, labels, intensity, neutral, intensities)
         else:
-            yield wide_columns(result, labels, intensity, neutral)
+            yield wide_columns(result, labels, intensity, neutral, intensities)
 
 
 def padded(label: str) -> str:
@@ -142,6 +165,7 @@ class ResultFile:
         intensity (`bool`): Whether the scores are intensities.
         tidy (`bool`, defaults to `False`): One row an action unit in place of one row a face.
         command (`dict`, *optional*): What the rows depend on; a file begun with something else is not continued.
+        intensities (`bool`, defaults to `False`): Whether the rows tell intensities beside probabilities.
 
     `complete`, where it is set, is given this file when all rows are there, and yields rows with `above_neutral`, which
     are written in their place with a column more an action unit.
@@ -157,11 +181,13 @@ class ResultFile:
         intensity: bool,
         tidy: bool = False,
         command: dict | None = None,
+        intensities: bool = False,
     ):
         self.path = Path(path)
         if self.path.suffix not in FORMATS:
             raise ValueError(f"`out` must end in {', '.join(FORMATS)}; got {self.path}.")
         self.labels, self.intensity, self.tidy = list(labels), intensity, tidy
+        self.intensities = intensities
         self.complete: Callable[[ResultFile], Iterable[FaceResult]] | None = None
         self.command = json.loads(json.dumps(command or {}))
         self.spool = self.path.with_name(f".{self.path.name}.rows")
@@ -172,7 +198,7 @@ class ResultFile:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(
+            raise InUseError(
                 f"`out` must be written by one run at a time; another is writing {self.path}. Wait for it, or choose "
                 "another file."
             ) from None
@@ -197,16 +223,23 @@ class ResultFile:
         self._file.truncate(valid)
         self._file.seek(valid)
 
-    def write(self, results: Iterable[FaceResult], state: dict) -> None:
+    def write(self, results: Iterable[FaceResult], state: dict, note: dict | None = None) -> None:
         """Add a batch.
 
         Args:
             results (`Iterable[FaceResult]`): The rows.
-            state (`dict`): Where the work stands after them; a later run finds it in `state`.
+            state (`dict`): Where the work stands after them; a later run finds it in `state`. Written anew each time,
+                so that it must not grow.
+            note (`dict`, *optional*): What is to be kept beside the rows, see [`ResultFile.notes`].
         """
+        lines = (json.dumps(result.to_dict(), ensure_ascii=False).encode() for result in results)
+        self.write_lines(chain(lines, [] if note is None else [_NOTE + json.dumps(note).encode() + b"}"]), state)
+
+    def write_lines(self, lines: Iterable[bytes], state: dict) -> None:
+        """As [`ResultFile.write`], of lines that [`ResultFile.lines`] of another file gave."""
         with self._writing():
-            for result in results:
-                self._file.write(json.dumps(result.to_dict(), ensure_ascii=False).encode() + b"\n")
+            for line in lines:
+                self._file.write(line + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
             content = {"bytes": self._file.tell(), "state": state, "command": self.command}
@@ -226,9 +259,21 @@ class ResultFile:
 
     def rows(self) -> Iterator[FaceResult]:
         """The rows so far, one in memory at a time."""
-        with self.spool.open(encoding="utf-8") as file:
-            for line in file:
+        for line in self.lines():
+            if not line.startswith(_NOTE):
                 yield FaceResult(**json.loads(line))
+
+    def notes(self) -> Iterator[dict]:
+        """What was kept beside the rows so far."""
+        for line in self.lines():
+            if (note := note_of(line)) is not None:
+                yield note
+
+    def lines(self) -> Iterator[bytes]:
+        """Rows and notes as they lie on the disk."""
+        with self.spool.open("rb") as file:
+            for line in file:
+                yield line.rstrip(b"\n")
 
     def finish(self) -> Path:
         """Write the file itself, put it in its place, and remove the hidden ones."""
@@ -237,6 +282,12 @@ class ResultFile:
             getattr(self, f"_write_{self.path.suffix.removeprefix('.')}")(partial)
         self.discard()
         return self.path
+
+    def restart(self) -> None:
+        """Forget the rows so far."""
+        self.progress.unlink(missing_ok=True)
+        self._file.truncate(0)
+        self.state = {}
 
     def discard(self) -> None:
         """Remove the hidden files; the file itself stays as it was."""
@@ -266,13 +317,14 @@ class ResultFile:
         return self.rows() if self.complete is None else self.complete(self)
 
     def _table(self) -> Iterator[dict]:
-        return table_rows(self._completed(), self.labels, self.intensity, self.tidy, self.complete is not None)
+        return self._table_of(self._completed())
+
+    def _table_of(self, results: Iterable[FaceResult]) -> Iterator[dict]:
+        neutral = self.complete is not None
+        return table_rows(results, self.labels, self.intensity, self.tidy, neutral, self.intensities)
 
     def _header(self) -> list[str]:
-        nobody = FaceResult("", 0, 0.0, -1, False, 0.0)
-        if self.tidy:
-            return list(next(long_rows(nobody, self.labels, self.intensity, self.complete is not None)))
-        return list(wide_columns(nobody, self.labels, self.intensity, self.complete is not None))
+        return list(next(self._table_of([FaceResult("", 0, 0.0, -1, False, 0.0)])))
 
     def _write_csv(self, path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -292,6 +344,8 @@ class ResultFile:
             for number, result in enumerate(self._completed()):
                 file.write(",\n" if number else "\n")
                 row = {**result.to_dict(), "frame": result.frame + 1}
+                if self.intensities:
+                    row["intensities"] = result.intensities
                 file.write(json.dumps(_without_nan(row), ensure_ascii=False))
             file.write("\n]\n")
 
@@ -315,6 +369,11 @@ class ResultFile:
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
+def note_of(line: bytes) -> dict | None:
+    """The note that a line of [`ResultFile.lines`] holds; `None` if it is a row."""
+    return json.loads(line)["note"] if line.startswith(_NOTE) else None
+
+
 def _cell(value):
     """A number with all its digits, so that a table read back holds what was found; NaN as pandas and R know it."""
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
@@ -327,4 +386,14 @@ def _without_nan(value):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-__all__ = ["FORMATS", "FaceResult", "ResultFile", "long_rows", "padded", "table_rows", "wide_columns"]
+__all__ = [
+    "FORMATS",
+    "FaceResult",
+    "InUseError",
+    "ResultFile",
+    "long_rows",
+    "note_of",
+    "padded",
+    "table_rows",
+    "wide_columns",
+]

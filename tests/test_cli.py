@@ -43,7 +43,7 @@ def test_every_option_is_explained(hiva, name):
         ("train",),
         ("train", "-o", "new", "--epochs", "0"),
         ("train", "-o", "new", "--preset", "huge"),
-        ("predict", "face.png"),
+        ("predict",),
         ("predict", "face.png", "-c", "run", "--threshold", "2"),
         ("nonsense",),
     ],

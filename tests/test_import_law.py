@@ -15,6 +15,7 @@ PACKAGE = "hiva_hf"
 TRAVELLING = (
     "_version",
     "configuration_hiva",
+    "configuration_hiva_rules",
     "image_processing_hiva",
     "loss_hiva",
     "modeling_hiva",
@@ -30,7 +31,7 @@ TRAVELLING = (
 # what travels may ask for the package where it is installed, inside a function that goes on without it
 ASKS = ("pipeline_hiva",)
 LIBRARIES = {"torch", "numpy", "PIL", "transformers", "huggingface_hub"}
-LATE = {"matplotlib", "cv2", "peft", "av", "mediapipe", "facenet_pytorch"}
+LATE = {"matplotlib", "cv2", "peft", "av", "mediapipe", "facenet_pytorch", "onnx", "onnxruntime", "onnxscript"}
 WITHOUT_MODELING = ("facs", "metrics", "data", "descriptions", "faces")
 LONGEST = 400
 FILES = sorted(ROOT.rglob("*.py"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from transformers import AutoModel, AutoModelForImageClassification, pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import KeyDataset
 
-from hiva_hf import ActionUnitDetector, HiVAImageProcessorPil, HiVAProcessor
+from hiva_hf import ActionUnitDetector, HiVAImageProcessorPil, HiVAProcessor, default_checkpoint
 from hiva_hf.faces import Face, FaceTemplate, crop_face
 from hiva_hf.image_processing_hiva import open_image
 from hiva_hf.pipeline_hiva import CUSTOM_PIPELINES, TASK, FacialActionUnitsPipeline, _cut
@@ -161,6 +162,42 @@ def test_what_is_no_picture_is_refused(read, tmp_path):
         read(5)
 
 
+def test_a_bad_picture_stops_or_is_told_and_skipped(folder, read, pictures, tmp_path, monkeypatch):
+    pictures[1].save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    paths = [tmp_path / name for name in ("good.png", "bad.png", "none.png", "cut.png", "good.png")]
+    told = []
+    monkeypatch.setattr("hiva_hf.pipeline_hiva.logger.warning", told.append)
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        read(paths)
+    assert not told
+    expected = read(pictures[1])
+    for batch_size in (1, 2):
+        told.clear()
+        assert read(paths, strict=False, batch_size=batch_size) == [expected, None, None, None, expected]
+        assert [name in text for name, text in zip(("bad.png", "none.png", "cut.png"), told, strict=True)] == [True] * 3
+        assert all(text.startswith("skipped: ") for text in told)
+    assert read(tmp_path / "bad.png", strict=False) is None
+    assert pipeline(TASK, model=str(folder), strict=False)(paths[:2]) == [expected, None]
+    assert list(read((path for path in paths[:2]), strict=False)) == [expected, None]
+    # a box is an argument of the call, and no picture
+    with pytest.raises(ValueError, match="`boxes` must"):
+        read(pictures[1], boxes=[(5, 5, 5, 9)], strict=False)
+    with pytest.raises(ValueError, match="`inputs` must be paths"):
+        read([5], strict=False)
+
+
+def test_a_picture_of_the_web_that_is_not_there_is_skipped_too(read, pictures):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/x.png"
+    assert read([address, pictures[1]], strict=False)[0] is None
+    with pytest.raises(ValueError, match=r"`inputs` must be pictures that can be fetched; .*/x\.png"):
+        read([address])
+
+
 def test_thresholds_and_active_only(folder, read, pictures):
     (face,) = read(pictures[1])
     scores = {row["label"]: row["score"] for row in face["aus"]}
@@ -243,8 +280,16 @@ def test_a_box_is_cut_as_the_package_cuts_it(pictures, box, size, template):
 
 def test_the_registry_knows_it(read):
     entry = PIPELINE_REGISTRY.supported_tasks[TASK]
-    assert entry == {"impl": FacialActionUnitsPipeline, "pt": (AutoModelForImageClassification,), "type": "image"}
+    known = {name: value for name, value in entry.items() if name != "default"}
+    assert known == {"impl": FacialActionUnitsPipeline, "pt": (AutoModelForImageClassification,), "type": "image"}
     assert type(read) is FacialActionUnitsPipeline
+
+
+def test_without_a_model_it_is_the_one_that_ships(monkeypatch):
+    monkeypatch.delenv("HIVA_CHECKPOINT", raising=False)
+    read = pipeline(TASK)
+    assert type(read) is FacialActionUnitsPipeline
+    assert read.model.name_or_path == str(default_checkpoint())
 
 
 IMPORTS = {

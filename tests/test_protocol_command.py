@@ -75,7 +75,6 @@ def test_the_command_says_how_complete_the_parts_are(hiva, place, data):
 
 
 def test_what_the_command_refuses(hiva, place, data, trained):
-    fails_with(hiva("evaluate"), "`--checkpoint` or `--protocol`")
     fails_with(hiva("evaluate", "-c", trained.folder, "--protocol", "bp4d"), "not both")
     fails_with(hiva("evaluate", "--protocol", "bp4d", "--root", data), "`--out`")
     fails_with(hiva("evaluate", "--protocol", "bp4d", "--root", data, "--out", "cv"), "bp4d", "S000")

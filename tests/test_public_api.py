@@ -19,6 +19,7 @@ NAMES = [
     "HiVAProcessor",
     "au_metrics",
     "build_trainer",
+    "default_checkpoint",
     "hiva_small",
     "hiva_small_text",
     "training_arguments",

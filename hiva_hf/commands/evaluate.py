@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .protocol import run_protocol
-from .shared import Data, Preset, names, part_of_data, trainer_of, write_text
+from .shared import CheckpointOrDefault, Data, Preset, names, part_of_data, splits_of, trainer_of, write_text
 
 _OF_CHECKPOINT = ("data", "part", "reliability")
 _OF_PROTOCOL = (
@@ -39,11 +39,15 @@ class Rule(StrEnum):
 
 def evaluate(
     ctx: typer.Context,
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint, or its Hub id.")
-    ] = None,
+    checkpoint: CheckpointOrDefault = None,
     data: Data = None,
-    part: Annotated[str, typer.Option(help="test, validation or train as the checkpoint was split, or all.")] = "test",
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="test, validation or train as the checkpoint was split, or all; by default test, of a checkpoint that "
+            "tells no parts all."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="JSON file for the metrics; with --protocol a folder for tables.")
     ] = None,
@@ -89,9 +93,9 @@ def evaluate(
 
     A cross-validation that was interrupted goes on where it stopped.
     """
-    if (checkpoint is None) == (protocol is None):
-        raise ValueError("`--checkpoint` or `--protocol` must be given, and not both.")
-    _refuse(ctx, *(("--protocol", _OF_CHECKPOINT) if checkpoint is None else ("--checkpoint", _OF_PROTOCOL)))
+    if checkpoint is not None and protocol is not None:
+        raise ValueError(f"`--checkpoint` or `--protocol` may be given, not both; got {checkpoint} and {protocol}.")
+    _refuse(ctx, *(("--checkpoint", _OF_PROTOCOL) if protocol is None else ("--protocol", _OF_CHECKPOINT)))
     if protocol is not None:
         from ..data import FaceAugmentation
 
@@ -119,8 +123,10 @@ def evaluate(
             bf16=bf16,
         )
         return
-    assert checkpoint is not None
-    _evaluate_checkpoint(checkpoint, data, part, out, reliability)
+    from ..default import chosen_checkpoint
+
+    checkpoint = checkpoint or chosen_checkpoint()
+    _evaluate_checkpoint(checkpoint, data, part or ("test" if splits_of(checkpoint) else "all"), out, reliability)
 
 
 def _refuse(ctx: typer.Context, chosen: str, of_the_other: tuple[str, ...]) -> None:
@@ -149,11 +155,16 @@ def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Pat
     if reliability is not None and config.problem_type == "regression":
         raise ValueError("`--reliability` needs an occurrence model; intensities are no probabilities.")
     dataset = part_of_data(checkpoint, config, data, part)
+    levels = _levels(checkpoint, config, data, part) if config.intensity_head else None
     with trainer_of(model, processor, dataset) as trainer:
-        metrics = evaluate_detector(trainer, dataset)
+        metrics = evaluate_detector(trainer, dataset, levels)
         if reliability is not None:
             logits, labels = predict_logits(trainer, dataset)
     print_metrics(metrics, aus, f"{part}: {len(dataset)} faces")
+    if levels is not None:
+        start = "intensity_"
+        told = {key.removeprefix(start): value for key, value in metrics.items() if key.startswith(start)}
+        print_metrics(told, aus, f"{part}: intensity")
     if out is not None:
         write_text(out, json.dumps(without_nan(metrics), indent=2) + "\n")
     if reliability is not None:
@@ -161,3 +172,14 @@ def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Pat
         title = f"{part}: {len(dataset)} faces of {len(set(dataset['subject_id']))} people"
         save_figure(plot_reliability(labels, logits, aus, before, title), reliability)
         typer.echo(f"Wrote {reliability}")
+
+
+def _levels(checkpoint: str, config, data: Path | None, part: str):
+    """True intensities of a part, in the order of its faces; `None` where the data tells none."""
+    from ..data.merging import label_matrix
+
+    try:
+        return label_matrix(part_of_data(checkpoint, config, data, part, intensity=True))
+    except ValueError:
+        # the same faces were loaded with their occurrence, so that only these columns can be missing
+        return None

@@ -1,17 +1,19 @@
 """`hiva predict`."""
 
 import hashlib
-import os
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..facs import au_label
-from .shared import Checkpoint
+from ..prediction_shards import Share
+from .shared import CheckpointOrDefault
 
 
 class Faces(StrEnum):
@@ -29,7 +31,7 @@ def predict(
     paths: Annotated[
         list[Path], typer.Argument(help="Pictures, videos, folders of them; webcam, or webcam:1 for the second.")
     ],
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointOrDefault = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File for the results: .csv, .parquet, .jsonl or .json.")
     ] = None,
@@ -102,20 +104,34 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file that cannot be read, instead of reporting it.")
     ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the files on this machine.")] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Read one of several shares of the files, as 3/16; whichever ends last writes --out. For clusters; "
+            "torchrun and accelerate launch tell it by themselves."
+        ),
+    ] = None,
 ):
     """Find faces in pictures and videos and write their action units, a row a face.
 
     Started again after an interruption, the same command goes on where it stopped. Exit codes: 0 done, 3 done but some
     files could not be read, 2 a mistake.
     """
-    from ..checkpoint import load_detector
+    options = dict(locals())
+
+    from ..default import chosen_checkpoint
     from ..descriptions import Prompts
-    from ..detector import ActionUnitDetector
+    from ..detector import ActionUnitDetector, load_any
+    from ..export import OnnxModel
     from ..faces import GivenFaces, load_face_detector
     from ..faces.webcam import is_webcam
     from ..neutral import above_neutral, neutral_scores, parse_neutral
     from ..open_vocabulary import add_action_units
-    from ..prediction import find_sources, is_video, predict_sources
+    from ..prediction import is_video, join_shares, predict_sources
+    from ..prediction_shards import refuse_shares
+    from ..prediction_sources import Sources
+    from ..processes import own_device, run_together
     from ..results import FORMATS, ResultFile
     from ..terminal import print_faces, progress, until_interrupt
     from .pictures import Drawings
@@ -128,23 +144,35 @@ def predict(
         raise ValueError(
             "`--boxes` says where the faces are, `--cropped` that there is nothing to find; give one of them."
         )
-    sources = find_sources(paths)
-    videos = [path for path in sources if is_video(path)]
+    share, local_rank = _share(shard, workers, out, any(map(is_webcam, paths)))
+    if workers > 1:
+        if 3 in run_together(_work, workers, options, share):
+            raise typer.Exit(3)
+        return
+    checkpoint = checkpoint or chosen_checkpoint()
+    sources = Sources(paths)
+    # a drawing is named by its place among all; else no list of all is held
+    listed = list(sources) if neutral is not None or any((plot, maps, summary, video_out)) else []
+    videos = [path for path in listed if is_video(path)]
     part: dict = {"every": every, "start": start, "end": end}
-    drawings = Drawings(sources, plot, maps, summary, video_out, part, cropped)
+    drawings = Drawings(listed, plot, maps, summary, video_out, part, cropped)
     rest = None if neutral is None else parse_neutral(neutral)
     if neutral is not None and out is None:
         raise ValueError("`--neutral` needs a file for its columns; add `--out`.")
-    if neutral is not None and len(videos) < len(sources):
+    if neutral is not None and len(videos) < len(listed):
         raise ValueError(
-            f"`--neutral` needs videos; got {len(sources) - len(videos)} pictures, which do not tell who is who. In "
+            f"`--neutral` needs videos; got {len(listed) - len(videos)} pictures, which do not tell who is who. In "
             "Python, `hiva_hf.neutral.above_neutral` takes a function that does."
         )
     given = None if boxes is None else GivenFaces.load(boxes)
     asked = _described(describe or [])
     if text_encoder is not None and not asked:
         raise ValueError("`--text-encoder` reads what `--describe` says; give it, or leave both out.")
-    model, processor = load_detector(checkpoint)
+    model, processor = load_any(checkpoint)
+    if asked and isinstance(model, OnnxModel):
+        raise ValueError(
+            f"`--describe` needs a checkpoint, which can read; {checkpoint} holds the text it was exported with."
+        )
     rules = Prompts.load() if asked else None
     for label, sentences in asked.items():
         for sentence in sentences:
@@ -152,13 +180,13 @@ def predict(
                 typer.echo(
                     f"{label} by {sentence.strip()!r}: {problem}; others than such sentences were trained", err=True
                 )
-    if asked:
+    if asked and not isinstance(model, OnnxModel):
         model, processor = add_action_units(model, processor, asked, text_encoder)
     detector = ActionUnitDetector(
         model,
         processor,
         faces=load_face_detector("cropped" if cropped or given is not None else finder, min_size),
-        device=device,
+        device=own_device(device, local_rank),
         batch_size=batch_size if batch_size == "auto" else int(batch_size),
         search_interval=search_interval,
         largest_only=faces == Faces.largest,
@@ -166,12 +194,13 @@ def predict(
         activation_maps=drawings.needs_maps,
     )
     if drawings.maps is not None and not detector.activation_maps:
-        raise ValueError("`--maps` needs pictures, and a model with DDCA, which sees where; got none.")
+        raise ValueError(
+            "`--maps` needs pictures, and a model with DDCA, which sees where; got none. An ONNX file has no maps."
+        )
     known = None if boxes is None else hashlib.sha256(boxes.read_bytes()).hexdigest()
-    digest = hashlib.sha256(b"\0".join(os.fsencode(path) for path in sources))
     settings = {
-        "checkpoint": checkpoint, "sources": digest.hexdigest(), "faces": faces.value, "cropped": cropped,
-        "detector": finder, "min_size": min_size, "boxes": known,
+        "checkpoint": checkpoint, "faces": faces.value, "cropped": cropped, "detector": finder,
+        "min_size": min_size, "boxes": known,
         "search_interval": search_interval, "threshold": threshold, "neutral": neutral, "tidy": tidy, **part,
         "batch_size": detector.batch_size, "described": asked,
     }  # fmt: skip
@@ -182,15 +211,27 @@ def predict(
         if out is None and drawings.needs_rows:
             # what is drawn from all rows needs them kept, asked for or not
             place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "rows.jsonl"
+        elif out is not None:
+            place = refuse_shares(out) if share is None else share.begin(out)
+
+        def table(path: Path) -> ResultFile:
+            rows = ResultFile(path, detector.labels, detector.intensity, tidy, settings, detector.intensities)
+            if neutral is not None:
+                rows.complete = lambda all_: above_neutral(all_.rows(), neutral_scores(all_.rows(), all_.labels, rest))
+            return rows
+
+        def before_finish(rows: ResultFile) -> None:
+            if share is not None:
+                shown[:] = islice(rows.rows(), _MOST_TABLES + 1)
+            drawings.of_rows(rows, detector)
+
         target = None
         if place is not None:
-            target = ResultFile(place, detector.labels, detector.intensity, tidy, settings)
+            target = table(place)
             stack.callback(target.close)
-        if target is not None and neutral is not None:
-            target.complete = lambda rows: above_neutral(rows.rows(), neutral_scores(rows.rows(), rows.labels, rest))
-        stop = stack.enter_context(until_interrupt()) if any(map(is_webcam, videos)) else None
+        stop = stack.enter_context(until_interrupt()) if any(map(is_webcam, paths)) else None
         camera = stack.enter_context(drawings.camera(detector))
-        tick = stack.enter_context(progress(sources))
+        tick = stack.enter_context(progress(sources, quiet=local_rank > 0))
 
         def on_batch(seen, results, done: int) -> None:
             shown.extend(results[: _MOST_TABLES + 1 - len(shown)])
@@ -201,18 +242,25 @@ def predict(
 
         report = predict_sources(
             detector,
-            sources,
+            listed or sources,
             target,
             strict=strict,
             on_batch=on_batch,
-            before_finish=lambda rows: drawings.of_rows(rows, detector),
+            before_finish=before_finish,
             given=given,
             stop=stop,
+            share=share,
             **part,
         )
+    if share is not None and out is not None:
+        joined = join_shares(share, out, lambda: table(out), before_finish)
+        if joined is None:
+            typer.echo(f"Share {share} is read: {report.faces} faces. {out} is written when all shares are.")
+            return
+        report = replace(joined, unlisted=report.unlisted)
     if len(shown) <= _MOST_TABLES:
         print_faces(shown)
-    typer.echo(f"{report.faces} faces in {len(sources)} files; {report.empty} pictures or frames without a face")
+    typer.echo(f"{report.faces} faces in {report.sources} files; {report.empty} pictures or frames without a face")
     for label in asked:
         typer.echo(f"{label} was asked for by description: never trained, not calibrated.")
     for written in [*([] if out is None else [out]), *drawings.paths[:_MOST_TABLES]]:
@@ -223,6 +271,36 @@ def predict(
         typer.echo(f"skipped: {error}", err=True)
     if report.errors:
         raise typer.Exit(3)
+
+
+def _share(text: str | None, workers: int, out: Path | None, camera: bool) -> tuple[Share | None, int]:
+    """What of the files this process reads, and its number on this machine."""
+    from ..processes import launched
+
+    process = launched()
+    share = None if text is None else Share.parse(text)
+    if process.world_size > 1:
+        if workers > 1:
+            raise ValueError(
+                f"`--workers` must be left out where {process.world_size} processes were launched already."
+            )
+        share = (share or Share(0, 1)).split(process.rank, process.world_size)
+    if share is not None or workers > 1:
+        if out is None:
+            raise ValueError("`--out` must be given where several processes read: what they find meets in that file.")
+        if camera:
+            raise ValueError("`webcam` must be read by one process; leave out `--workers` and `--shard`.")
+    return share, process.local_rank
+
+
+def _work(number: int, count: int, options: dict, share: Share | None) -> int:
+    """One of several workers; the exit code."""
+    own = (share or Share(0, 1)).split(number, count)
+    try:
+        predict(**{**options, "workers": 1, "shard": str(own)})
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
 
 
 def _described(given: list[str]) -> dict[str, list[str]]:

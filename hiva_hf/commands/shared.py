@@ -13,7 +13,9 @@ import typer
 
 from ..files import read_record
 
+_HELP = "Folder of a checkpoint, or its Hub id; by default HIVA_CHECKPOINT, else the one that ships with the package."
 Checkpoint = Annotated[str, typer.Option("--checkpoint", "-c", help="Folder of a checkpoint, or its Hub id.")]
+CheckpointOrDefault = Annotated[str | None, typer.Option("--checkpoint", "-c", help=_HELP)]
 Data = Annotated[
     Path | None, typer.Option(help="Parquet file or folder of rendered faces; by default the embedded sample.")
 ]
@@ -31,7 +33,7 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def part_of_data(checkpoint: str, config, data: Path | None, part: str):
+def part_of_data(checkpoint: str, config, data: Path | None, part: str, intensity: bool | None = None):
     """The faces of a part of what a checkpoint was trained and tested on, or of other data.
 
     Args:
@@ -39,6 +41,7 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str):
         config (`HiVAConfig`): Its configuration.
         data (`Path`, *optional*): Other data; by default what it was trained on, and not what happens to be embedded.
         part (`str`): `test`, `validation` or `train` as its `splits.json` has them, or `all`.
+        intensity (`bool`, *optional*): Labels are intensities; by default of an intensity model.
     """
     from ..data import load_rendered
 
@@ -52,7 +55,8 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str):
             known = ", ".join([*splits, "all"])
             raise ValueError(f"`--part` must be one of {known} for {checkpoint}; got {part!r}.")
         subjects = splits[part]
-    intensity = config.problem_type == "regression"
+    if intensity is None:
+        intensity = config.problem_type == "regression"
     return load_rendered(data, aus=config.au_names, intensity=intensity, subjects=subjects)
 
 
@@ -91,7 +95,9 @@ def cut_faces(faces, out: Path, *, workers: int, **options):
 
 def is_first() -> bool:
     """Whether this is the only process, or that of several which writes."""
-    return os.environ.get("RANK", "0") == "0"
+    from ..processes import launched
+
+    return launched().rank == 0
 
 
 def leave_together() -> None:
