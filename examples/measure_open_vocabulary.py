@@ -83,10 +83,10 @@ def run(dataset, people: int, seed: int, hidden: list[str], epochs: int, size: i
     text = {}
     if not people:
         # all in one call: action units give each other context
-        text["text_embeds"] = load_text_embeds(every)[0]
+        text["text_embeds"] = load_text_embeds(every)[0].to(model.device)
         if model.config.text_source == "random":
             # what is asked for is as new, and says as little, as what was trained
-            noise = torch.randn(text["text_embeds"].shape) * model.config.text_embed_dim**-0.5
+            noise = torch.randn_like(text["text_embeds"]) * model.config.text_embed_dim**-0.5
             noise[[every.index(au) for au in trained]] = model.hiva.text_embeds
             text["text_embeds"] = noise
     logits = asked_for(model.eval(), processor, splits["test"], **text)
