@@ -5,11 +5,13 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from command import crops, data, hiva, home, place, trained, verbosity  # noqa: F401
 
 from hiva_hf import HiVAConfig, HiVAForImageClassification, HiVAImageProcessorPil, HiVAProcessor
+from hiva_hf.data.rendered import SAMPLE_FILE
 from hiva_hf.descriptions import load_bank, load_text_embeds
 from hiva_hf.presets import bank_tokenizer
 
@@ -96,3 +98,13 @@ def make_folded():
 @pytest.fixture
 def pixel_values():
     return torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Faces in four files."""
+    folder = tmp_path_factory.mktemp("shards")
+    table = pq.read_table(SAMPLE_FILE).slice(0, 64)
+    for shard in range(4):
+        pq.write_table(table.slice(16 * shard, 16), folder / f"faces-{shard:05d}.parquet")
+    return folder

@@ -7,10 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-
-from hiva_hf.data.rendered import SAMPLE_FILE
 
 SCRIPT = """
 import json, os, sys
@@ -64,16 +61,6 @@ if arguments.world_size > 1:
 sys.stdout.flush()
 os._exit(0)
 """
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    """Faces in four files."""
-    place = tmp_path_factory.mktemp("shards")
-    table = pq.read_table(SAMPLE_FILE).slice(0, 64)
-    for shard in range(4):
-        pq.write_table(table.slice(16 * shard, 16), place / f"faces-{shard:05d}.parquet")
-    return place
 
 
 def train(tmp_path, data, how, processes, workers):

@@ -7,14 +7,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from safetensors.torch import load_file
 
 from hiva_hf import hiva_small, hiva_small_text
-from hiva_hf.data.rendered import SAMPLE_FILE
 from hiva_hf.processes import launched, run_together
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -97,16 +95,6 @@ if arguments.world_size > 1:
 sys.stdout.flush()
 os._exit(0)
 """
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    """Faces in four files."""
-    place = tmp_path_factory.mktemp("shards")
-    table = pq.read_table(SAMPLE_FILE).slice(0, 64)
-    for shard in range(4):
-        pq.write_table(table.slice(16 * shard, 16), place / f"faces-{shard:05d}.parquet")
-    return place
 
 
 def environment(**more):
