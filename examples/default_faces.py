@@ -1,6 +1,7 @@
 """What the measurements of the default checkpoint share: faces of which all is known, and a checkpoint's answers."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
@@ -82,7 +83,8 @@ def read_faces(folder: Path, names: Sequence[str], side: int, template: FaceTemp
     table = pd.concat([pq.read_table(file).to_pandas() for file in files], ignore_index=True)
     if count and count < len(table):
         table = table.iloc[np.linspace(0, len(table) - 1, count).round().astype(int)].reset_index(drop=True)
-    images = np.stack([_aligned(row, side, template) for row in table.itertuples()])
+    with ThreadPoolExecutor() as pool:
+        images = np.stack(list(pool.map(lambda row: _aligned(row, side, template), table.itertuples())))
     intensity = np.full((len(table), len(names)), np.nan)
     for column, name in enumerate(names):
         if f"{name}_intensity" in table:

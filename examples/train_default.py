@@ -2,8 +2,9 @@
 
     python examples/train_default.py --model FaceXModel --out default --minutes 400    # on a GPU, or for long on a CPU
 
-`--model` is ICT-FaceKit's folder FaceXModel or its compact form. Nothing but renders is trained on. The number of steps
-is what fits into the time: the learning rate falls to zero within it. Started again after an interruption, it goes on.
+`--model` is ICT-FaceKit's folder FaceXModel or its compact form. Nothing but renders is trained on; `--faces` mixes in
+those that another renderer made before. The number of steps is what fits into the time: the learning rate falls to zero
+within it. Started again after an interruption, it goes on. `--visual` trains the same model without text and graph.
 """
 
 import json
@@ -14,9 +15,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from default_faces import read_faces
+from measure_language import VISUAL
 from transformers import Trainer, TrainingArguments, set_seed
 
 from hiva_hf import hiva_small, training_arguments
+from hiva_hf.faces import FaceTemplate
 from hiva_hf.metrics import au_metrics, intensity_metrics
 from hiva_hf.render import RENDERED_AUS, FaceModel, FaceRenderer
 from hiva_hf.render.batches import RenderedBatches, first_of
@@ -24,22 +28,39 @@ from hiva_hf.training import last_checkpoint, save_detector, without_nan
 
 # people of the validation part; no training comes this far
 VALIDATION = 2**40
+# pixels around a stored face from which it can be shifted, as a share of its side
+MARGIN = 1 / 16
 
 
-def new_detector(size: int, map_loss_weight: float):
+def stored_faces(folder: Path, names: list[str], size: int, template: FaceTemplate, device) -> dict[str, torch.Tensor]:
+    """Faces in parquet for [`RenderedBatches`], with a margin."""
+    margin = round(MARGIN * size)
+    side = size + 2 * margin
+    wider = FaceTemplate(*map(tuple, (template.points * size + margin) / side))
+    faces = read_faces(folder, names, side, wider)
+    # an action unit that these faces were not told to show is not coded
+    return {
+        "pixel_values": torch.from_numpy(faces.images).permute(0, 3, 1, 2).contiguous().to(device),
+        "labels": torch.from_numpy(faces.labels).float().to(device),
+        "intensity_labels": torch.from_numpy(faces.intensity).float().to(device),
+    }
+
+
+def new_detector(size: int, map_loss_weight: float, visual: bool = False):
     """The small preset, a little deeper, with both heads."""
     tower = {
         "model_type": "resnet", "layer_type": "basic", "embedding_size": 64, "hidden_sizes": [64, 128, 256],
         "depths": [2, 3, 4],
     }  # fmt: skip
+    kind = VISUAL if visual else {"map_loss_weight": map_loss_weight}
     model, processor = hiva_small(
         RENDERED_AUS,
         vision_config=tower,
         intensity_head=True,
         intensity_loss_weight=0.1,
-        map_loss_weight=map_loss_weight,
         # of so many faces none is seen twice, and rates are those of the data: nothing is to be weighed up
         occurrence_loss="binary_cross_entropy",
+        **kind,
     )
     processor.image_processor.size = {"height": size, "width": size}
     return model, processor
@@ -89,6 +110,9 @@ def main(
     size: Annotated[int, typer.Option(min=64, help="Side of a face in pixels.")] = 128,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1.5e-3,
     map_weight: Annotated[float, typer.Option(help="Weight of the activation maps' loss.")] = 0.05,
+    faces: Annotated[Path | None, typer.Option(help="Folder of rendered faces in parquet to mix in.")] = None,
+    share: Annotated[float, typer.Option(min=0, max=0.99, help="Of each step that they are.")] = 0.25,
+    visual: Annotated[bool, typer.Option("--visual", help="Without text and graph, to compare.")] = False,
     chunk: Annotated[int, typer.Option(help="Faces that are drawn at once; by default what suits the device.")] = 0,
     validated: Annotated[int, typer.Option(min=1, help="Batches of the validation.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights, faces and order.")] = 0,
@@ -109,7 +133,8 @@ def main(
         logging_steps=50,
     )
     renderer = FaceRenderer(FaceModel.load(model_path), size=size, device=arguments.device, chunk=chunk or None)
-    model, processor = new_detector(size, map_weight)
+    map_weight = 0.0 if visual else map_weight
+    model, processor = new_detector(size, map_weight, visual)
 
     def batches(count: int, first: int, **how) -> RenderedBatches:
         return RenderedBatches(
@@ -118,10 +143,14 @@ def main(
         )  # fmt: skip
 
     how = {"views": views, "masks": map_weight > 0}
+    if faces is not None:
+        template = FaceTemplate.of(processor.image_processor)
+        how["others"] = stored_faces(faces, model.config.au_names, size, template, arguments.device)
+        how["share"] = share
     if not steps:
         steps = steps_in(minutes, model, batches(3 * 8 * views, VALIDATION // 2, **how), arguments)
         set_seed(seed)
-        model, processor = new_detector(size, map_weight)
+        model, processor = new_detector(size, map_weight, visual)
     arguments.max_steps, arguments.save_steps = steps, max(1, steps // 5)
     print(f"{steps} steps of {batch_size} faces, each seen {views} times", flush=True)
     trainer = Trainer(model=model, args=arguments, train_dataset=batches(steps, 0, **how), data_collator=first_of)

@@ -84,20 +84,58 @@ def test_parts_show_other_people(renderer):
     assert gap.min() > 0.1
 
 
-def test_a_flip_takes_the_masks_along(renderer):
-    flipping = batches(renderer, masks=True)
-    flipping._augment(batch := {
-        "pixel_values": torch.linspace(0, 1, SIZE).expand(2, 3, SIZE, SIZE).clone(),
-        "mask_labels": torch.linspace(0, 1, 4).expand(2, 3, 4, 4).clone(),
-    }, torch.Generator().manual_seed(1))  # fmt: skip
-    falls = batch["pixel_values"][:, 0, 0, 0] > batch["pixel_values"][:, 0, 0, -1]
-    assert torch.equal(falls, batch["mask_labels"][:, 0, 0, 0] > batch["mask_labels"][:, 0, 0, -1])
-    assert falls.any()
-    assert not falls.all()
+def test_masks_are_moved_with_the_faces(renderer):
+    plain, moving = (batches(renderer, views=1, masks=True, augmented=chosen) for chosen in (False, True))
+    sizes = []
+    for index in range(12):
+        before, after = (part[index]["mask_labels"] for part in (plain, moving))
+        if before.sum() > 0:
+            assert not torch.equal(before, after)
+            sizes.append((after.sum() / before.sum()).item())
+    assert 0.7 < sorted(sizes)[len(sizes) // 2] < 1.4
+
+
+def others(count=6, side=SIZE + 4):
+    """Faces of one colour each, which no render is; and labels that tell which."""
+    colours = torch.linspace(200, 250, count).to(torch.uint8)
+    labels = torch.arange(count).float()[:, None].expand(count, 3)
+    return {
+        "pixel_values": colours[:, None, None, None].expand(count, 3, side, side).clone(),
+        "labels": (labels > 2).float(),
+        "intensity_labels": labels.clone(),
+    }
+
+
+def test_others_are_mixed_in(renderer):
+    how = {"batch_size": 4, "others": others(), "share": 0.5, "masks": True, "num_batches": 40}
+    mixed = batches(renderer, augmented=False, **how)
+    seen = set()
+    for index in range(40):
+        batch = mixed[index]
+        assert batch["pixel_values"].shape == (4, 3, SIZE, SIZE)
+        known = batch["intensity_labels"][2:, 0]
+        colours = others()["pixel_values"][known.long(), :, 0, 0].float() / 255
+        colours = (colours - mixed.mean.flatten()) / mixed.std.flatten()
+        assert torch.allclose(batch["pixel_values"][2:].amax((2, 3)), colours, atol=1e-5)
+        assert torch.equal(batch["labels"][2:, 0], (known > 2).float())
+        # of them no masks are known: they ask for nothing
+        assert not batch["mask_labels"][2:].any()
+        seen |= set(known.tolist())
+    assert len(seen) == 6
+    alone = batches(renderer, augmented=False, masks=True, num_batches=40)
+    assert torch.equal(mixed[7]["labels"][:2], alone[7]["labels"])
+
+
+def test_a_mixed_batch_is_the_same_whenever_it_is_asked_for(renderer):
+    how = {"batch_size": 4, "others": others(), "share": 0.25, "block_size": 6}
+    first, later = batches(renderer, **how), batches(renderer, **how)
+    assert [first[index]["labels"].shape[0] for index in range(3)] == [4, 4, 4]
+    assert same(first[2], later[2])
+    assert not torch.equal(first[2]["pixel_values"][3:], first[1]["pixel_values"][3:])
 
 
 @pytest.mark.parametrize(
-    ("how", "told"), [({"block_size": 3}, "multiple of `batch_size`"), ({"views": 0}, "`views` at least 1")]
+    ("how", "told"), [({"block_size": 3}, "multiple of the faces"), ({"views": 0}, "`views` at least 1")]
 )
 def test_numbers_are_checked(renderer, how, told):
     with pytest.raises(ValueError, match=told):

@@ -1,6 +1,6 @@
 """Faces that are rendered while a model trains on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from .action_units import RENDERED_AUS
 from .faces import FaceRenderer
+from .views import new_views
 
 # masks are kept at this share of the resolution; a model's maps are coarser still
 _MASK_STRIDE = 8
@@ -19,8 +20,8 @@ class RenderedBatches(Dataset):
     """Batches for [`HiVAForImageClassification`], of faces that are rendered when they are first needed.
 
     Each face is of another person. It stays for `views` rounds, mixed with those that came before and after it, and is
-    then dropped: on a GPU a step of training is several times as fast as its faces are rendered. Every time it is
-    flipped or not, brighter or darker. An item is a whole batch: give a loader `batch_size=1` and [`first_of`] as its
+    then dropped: on a GPU a step of training is several times as fast as its faces are rendered. Every time it is seen
+    anew, see [`new_views`]. An item is a whole batch: give a loader `batch_size=1` and [`first_of`] as its
     `collate_fn`, and ask in order. Batch `n` is the same whenever it is asked for, so a training that was interrupted
     goes on with what it would have seen.
 
@@ -35,11 +36,17 @@ class RenderedBatches(Dataset):
         seed (`int`, defaults to 0): Of everything that is drawn.
         first_subject (`int`, defaults to 0): Number of the first person; a part with other numbers shows others.
         masks (`bool`, defaults to `False`): Whether batches hold masks of what each action unit moved.
-        augmented (`bool`, defaults to `True`): Whether faces are flipped and their brightness varies.
+        augmented (`bool`, defaults to `True`): Whether each view differs; others are seen as they are.
         jitter (`float`, defaults to 1.0): See [`FaceRenderer.aligned`].
+        others (`Mapping[str, torch.Tensor]`, *optional*):
+            Faces that were made before and are mixed in, drawn with replacement: `pixel_values` (uint8, aligned, the
+            crop in the middle of what is given), `labels` and `intensity_labels` in the order of `names`. Of them no
+            masks are known.
+        share (`float`, defaults to 0.25): How much of each batch they are.
 
     Raises:
-        ValueError: If an action unit is none that is rendered, or `block_size` is no multiple of `batch_size`.
+        ValueError: If an action unit is none that is rendered, or `block_size` is no multiple of the faces that are
+            rendered a batch.
     """
 
     def __init__(
@@ -56,21 +63,26 @@ class RenderedBatches(Dataset):
         masks: bool = False,
         augmented: bool = True,
         jitter: float = 1.0,
+        others: Mapping[str, Tensor] | None = None,
+        share: float = 0.25,
     ):
         unknown = [name for name in names if name not in RENDERED_AUS]
         if unknown:
             raise ValueError(
                 f"`names` must be action units that are rendered, {', '.join(RENDERED_AUS)}; got {', '.join(unknown)}."
             )
-        block_size = 8 * batch_size if block_size is None else block_size
-        if block_size % batch_size or views < 1:
+        num_others = round(share * batch_size) if others is not None else 0
+        num_rendered = batch_size - num_others
+        block_size = 8 * num_rendered if block_size is None else block_size
+        if num_rendered < 1 or block_size % num_rendered or views < 1:
             raise ValueError(
-                f"`block_size` must be a multiple of `batch_size` and `views` at least 1; got {block_size}, "
-                f"{batch_size} and {views}."
+                "`block_size` must be a multiple of the faces that are rendered a batch, of which there must be one, "
+                f"and `views` at least 1; got {block_size}, {num_rendered} and {views}."
             )
         self.renderer, self.num_batches, self.batch_size, self.views = renderer, num_batches, batch_size, views
         self.block_size, self.seed, self.first_subject = block_size, seed, first_subject
         self.masks, self.augmented, self.jitter = masks, augmented, jitter
+        self.others, self.num_others, self.num_rendered = others, num_others, num_rendered
         self.size = image_processor.size["height"]
         self.columns = torch.tensor([RENDERED_AUS.index(name) for name in names], device=renderer.device)
         statistics = torch.tensor([image_processor.image_mean, image_processor.image_std], device=renderer.device)
@@ -85,17 +97,26 @@ class RenderedBatches(Dataset):
         """Batch `index`: `pixel_values`, `labels`, `intensity_labels` and, where asked for, `mask_labels`."""
         if not 0 <= index < self.num_batches:
             raise IndexError(f"`index` must be 0 to {self.num_batches - 1}; got {index}.")
-        a_round, place = divmod(index, self.views * self.block_size // self.batch_size)
+        a_round, place = divmod(index, self.views * self.block_size // self.num_rendered)
         order = torch.randperm(self.views * self.block_size, generator=self._generator(0, a_round))
-        chosen = order[place * self.batch_size : (place + 1) * self.batch_size].to(self.renderer.device)
-        batch = {name: values[chosen] for name, values in self._faces(a_round).items()}
-        batch["pixel_values"] = batch["pixel_values"].float() / 255
-        if "mask_labels" in batch:
-            batch["mask_labels"] = batch["mask_labels"].float() / 255
-        if self.augmented:
-            self._augment(batch, self._generator(1, index))
+        chosen = order[place * self.num_rendered : (place + 1) * self.num_rendered].to(self.renderer.device)
+        # each has been moved already, as by a landmark detector
+        batch = self._views({name: values[chosen] for name, values in self._faces(a_round).items()}, index, 1, 0.5)
+        if self.others is not None:
+            batch = self._with_others(batch, index)
         batch["pixel_values"] = (batch["pixel_values"] - self.mean) / self.std
         return batch
+
+    def _with_others(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+        many = len(self.others["labels"])
+        chosen = torch.randint(many, (self.num_others,), generator=self._generator(3, index))
+        faces = {
+            name: values[chosen.to(values.device)].to(self.renderer.device) for name, values in self.others.items()
+        }
+        faces = self._views(faces, index, 2, 1.0)
+        if "mask_labels" in batch:
+            faces["mask_labels"] = batch["mask_labels"].new_zeros(self.num_others, *batch["mask_labels"].shape[1:])
+        return {name: torch.cat([values, faces[name]]) for name, values in batch.items()}
 
     def _faces(self, a_round: int) -> dict[str, Tensor]:
         """All that the batches of a round show: of its blocks the first is shown for the last time."""
@@ -109,8 +130,9 @@ class RenderedBatches(Dataset):
             )
         return self._shown[1]
 
-    def _generator(self, purpose: int, number: int) -> torch.Generator:
-        return torch.Generator().manual_seed(hash((self.seed, self.first_subject, purpose, number)) % 2**63)
+    def _generator(self, purpose: int, number: int, device: torch.device | str = "cpu") -> torch.Generator:
+        generator = torch.Generator(device)
+        return generator.manual_seed(hash((self.seed, self.first_subject, purpose, number)) % 2**63)
 
     def _render(self, number: int) -> dict[str, Tensor]:
         people = torch.arange(self.block_size) + self.first_subject + number * self.block_size
@@ -127,15 +149,16 @@ class RenderedBatches(Dataset):
             block["mask_labels"] = (255 * shares).round().to(torch.uint8)
         return block
 
-    def _augment(self, batch: dict[str, Tensor], generator: torch.Generator) -> None:
-        count, device = self.batch_size, self.renderer.device
-        flipped = (torch.rand(count, generator=generator) < 0.5).to(device)[:, None, None, None]
-        for name in {"pixel_values", "mask_labels"} & set(batch):
-            batch[name] = torch.where(flipped, batch[name].flip(-1), batch[name])
-        gain, shift = torch.randn(2, count, 1, 1, 1, generator=generator).to(device)
-        tint = torch.randn(count, 3, 1, 1, generator=generator).to(device)
-        pixels = (batch["pixel_values"] - 0.5) * (0.12 * gain).exp() * (0.04 * tint).exp() + 0.5 + 0.06 * shift
-        batch["pixel_values"] = pixels.clamp(0, 1)
+    def _views(self, faces: dict[str, Tensor], index: int, purpose: int, strength: float) -> dict[str, Tensor]:
+        """The pictures, 0-1, and the masks of what is seen of faces in this batch."""
+        seen = faces | {name: faces[name].float() / 255 for name in {"pixel_values", "mask_labels"} & set(faces)}
+        pictures, masks = seen["pixel_values"], seen.get("mask_labels")
+        if self.augmented:
+            generator = self._generator(purpose, index, self.renderer.device)
+            pictures, masks = new_views(pictures, self.size, generator, strength, masks)
+        elif (rest := pictures.shape[-1] - self.size) > 0:
+            pictures = pictures[..., rest // 2 : rest // 2 + self.size, rest // 2 : rest // 2 + self.size]
+        return seen | {"pixel_values": pictures} | ({} if masks is None else {"mask_labels": masks})
 
 
 def first_of(batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
