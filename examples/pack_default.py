@@ -1,11 +1,12 @@
 """From a trained detector to the folder that ships with the package: half the bytes, the same answers.
 
-    python examples/pack_default.py --checkpoint default --out hiva_hf/default_model --faces unseen
+    python examples/pack_default.py --checkpoint default --out hiva_hf/default_model --tested UNSEEN
 
 Weights are stored in float16 and computed in float32. Where a probability would move by more than two thousandths, the
 smallest stay in float32: biases, scales and the statistics of normalizations first. The largest difference is that of a
 face on which an action unit takes another neighbour in the graph, nearly as similar; most move a hundred times less.
-What only a training or the Hub needs is left out. The folder appears whole or not at all, and only if it answers as the
+What only a training or the Hub needs is left out. With `--tested` the card tells how it does on these faces, of people
+who took no part in its making. The folder appears whole or not at all, and only if it answers as the
 detector did.
 """
 
@@ -21,11 +22,13 @@ import typer
 from safetensors.torch import load_file, save_file
 
 from hiva_hf.checkpoint import load_detector
+from hiva_hf.commands.shared import trainer_of
 from hiva_hf.data import FaceTransform, load_rendered
 from hiva_hf.files import read_record
 from hiva_hf.hub.cards import model_card
 from hiva_hf.hub.measured import RENDERED
 from hiva_hf.hub.staging import without_paths
+from hiva_hf.training import evaluate_with_groups, without_nan
 
 # largest difference of a probability on any face, and most bytes of the folder
 LARGEST_DIFFERENCE, MOST_BYTES = 2e-3, 16_000_000
@@ -33,7 +36,7 @@ LARGEST_DIFFERENCE, MOST_BYTES = 2e-3, 16_000_000
 KEPT = (0, 2_000, 10_000, 40_000)
 # they name code beside the weights, and here is none
 OF_THE_HUB = ("auto_map", "custom_pipelines")
-RECORDS = ("results.json", "splits.json", "calibration.json", "validation.json")
+RECORDS = ("splits.json", "calibration.json")
 
 
 def pixels(processor, faces: Path | None, count: int) -> torch.Tensor:
@@ -97,7 +100,28 @@ def write_json(path: Path, content: dict) -> None:
     without_paths(path)
 
 
-def pack(source: Path, folder: Path, weights: dict[str, torch.Tensor], repo: str, license: str) -> None:
+def results_of(source: Path, tested: Path | None) -> dict:
+    """What the training told of itself, with the metrics of the tested faces in place of its own."""
+    results = read_record(source / "results.json")
+    if tested is None:
+        return results
+    model, processor = load_detector(source)
+    dataset = load_rendered(tested, aus=model.config.au_names)
+    with trainer_of(model, processor, dataset) as trainer:
+        metrics, groups = evaluate_with_groups(trainer, dataset)
+    people = len(set(dataset["subject_id"]))
+    return results | {
+        "part": "test",
+        "datasets": results.get("datasets", [RENDERED]),
+        "data": results.get("data"),
+        "people": results.get("people", {}) | {"test": people},
+        "faces": results.get("faces", {}) | {"test": len(dataset)},
+        "metrics": without_nan(metrics),
+        "groups": {column: {group: without_nan(row) for group, row in rows.items()} for column, rows in groups.items()},
+    }
+
+
+def pack(source: Path, folder: Path, weights: dict[str, torch.Tensor], results: dict, repo: str, license: str) -> None:
     """All files of the shipped folder."""
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     # written for its owner alone, where all other files follow the umask
@@ -109,12 +133,8 @@ def pack(source: Path, folder: Path, weights: dict[str, torch.Tensor], repo: str
     for name in RECORDS:
         if content := read_record(source / name):
             write_json(folder / name, content)
-    validation = read_record(source / "validation.json")
-    if validation and not (folder / "results.json").is_file():
-        (folder / "validation.json").unlink()
-        write_json(
-            folder / "results.json", {"datasets": [RENDERED], "data": None, "part": "validation", "metrics": validation}
-        )
+    if results:
+        write_json(folder / "results.json", results)
     if (source / "README.md").is_file():
         shutil.copyfile(source / "README.md", folder / "README.md")
     else:
@@ -127,6 +147,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier one is replaced.")],
     faces: Annotated[Path | None, typer.Option(help="Rendered faces, parquet; by default the sample.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many of them to compare on.")] = 256,
+    tested: Annotated[
+        Path | None, typer.Option(help="Rendered faces, parquet, to measure the figures of the card on.")
+    ] = None,
     repo: Annotated[str, typer.Option(help="Name in the card, where the checkpoint has none.")] = "org/hiva-small",
     license: Annotated[str, typer.Option(help="In that card, of the weights.")] = "apache-2.0",
 ):
@@ -140,7 +163,7 @@ def main(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        pack(checkpoint, partial, weights, repo, license)
+        pack(checkpoint, partial, weights, results_of(checkpoint, tested), repo, license)
         # what is read back, not what was meant
         found = answers(load_detector(partial)[0], pixel_values)
         moved = {name: (found[name] - values).abs().max().item() for name, values in right.items()}

@@ -21,6 +21,8 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from hiva_hf import hiva_small, training_arguments
 from hiva_hf.faces import FaceTemplate
+from hiva_hf.hub.measured import RENDERED
+from hiva_hf.machine import machine
 from hiva_hf.metrics import au_metrics, intensity_metrics
 from hiva_hf.render import RENDERED_AUS, FaceModel, FaceRenderer
 from hiva_hf.render.batches import RenderedBatches, first_of
@@ -154,13 +156,28 @@ def main(
     arguments.max_steps, arguments.save_steps = steps, max(1, steps // 5)
     print(f"{steps} steps of {batch_size} faces, each seen {views} times", flush=True)
     trainer = Trainer(model=model, args=arguments, train_dataset=batches(steps, 0, **how), data_collator=first_of)
-    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
-    probabilities, intensities, labels, strengths = scores(model, batches(validated, VALIDATION, augmented=False))
+    trained = trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    unseen = batches(validated, VALIDATION, augmented=False)
+    probabilities, intensities, labels, strengths = scores(model, unseen)
     metrics = au_metrics(labels, probabilities, model.config.au_names)
     strength = intensity_metrics(strengths, intensities, model.config.au_names)
     metrics |= {f"intensity_{key}": value for key, value in strength.items()}
     print(json.dumps({key: metrics[key] for key in ("mean_auc", "mean_f1", "intensity_mean_icc")}), flush=True)
-    save_detector(model.cpu(), processor, out, {"validation.json": without_nan(metrics)})
+    rendered, given = trainer.train_dataset.num_rendered_faces, how.get("others", {}).get("labels", ())
+    options = {"steps": steps, "batch-size": batch_size, "views": views, "size": size, "rate": rate}
+    options |= {"map-weight": map_weight, "seed": seed} | ({"faces": "FACES", "share": share} if faces else {})
+    record = {
+        "command": " ".join(["python examples/train_default.py --model FaceXModel --out default"]
+                            + [f"--{name} {value}" for name, value in options.items()] + ["--visual"] * visual),
+        "preset": "small", "datasets": [RENDERED], "data": None, "part": "validation",
+        "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": rate,
+        "people": {"validation": len(labels)},
+        "faces": {"train": rendered + len(given), "rendered": rendered, "validation": len(labels)},
+        "metrics": without_nan(metrics),
+        # of a resumed run, since it was resumed
+        "seconds": round(trained.metrics["train_runtime"], 1), "machine": machine(arguments.device),
+    }  # fmt: skip
+    save_detector(model.cpu(), processor, out, {"results.json": record})
 
 
 if __name__ == "__main__":

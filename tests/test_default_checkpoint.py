@@ -159,7 +159,8 @@ def pack(source, out, **options):
 
 
 def test_a_packed_folder_is_half_as_large_and_answers_the_same(detector, tmp_path, monkeypatch):
-    records = {"validation.json": {"mean_auc": 0.75, "auc_AU12": 0.8}, "calibration.json": {"AU1": {"frames": 3}}}
+    told = {"datasets": ["rendered faces"], "data": None, "metrics": {"mean_auc": 0.75, "auc_AU12": 0.8}}
+    records = {"results.json": told, "calibration.json": {"AU1": {"frames": 3}}}
     source = save_detector(*detector, tmp_path / "run", records)
     for kept in ((0,), (2_000,)):
         monkeypatch.setattr(pack_default, "KEPT", kept)
@@ -179,7 +180,7 @@ def test_a_packed_folder_is_half_as_large_and_answers_the_same(detector, tmp_pat
     assert again.description_bank == processor.description_bank
     assert AutoModel.from_pretrained(out).dtype == torch.float32
     results = strict_json(out / "results.json")
-    assert results["metrics"] == records["validation.json"]
+    assert results == told
     assert strict_json(out / "calibration.json") == records["calibration.json"]
     assert "auto_map" not in (out / "config.json").read_text() + (out / "processor_config.json").read_text()
     assert card_problems((out / "README.md").read_text(), results=results) == []
@@ -194,6 +195,25 @@ def test_a_card_and_results_of_its_own_are_kept(detector, tmp_path):
     out = pack(source, tmp_path / "packed")
     assert (out / "README.md").read_text() == "own"
     assert strict_json(out / "results.json") == {"metrics": {}, "data": "renders"}
+
+
+def test_a_card_tells_how_a_detector_does_on_the_tested_faces(detector, tmp_path):
+    training = {"seed": 3, "steps": 70, "batch_size": 512, "command": "python examples/train_default.py --steps 70"}
+    training |= {"datasets": ["rendered faces"], "data": None, "part": "validation", "metrics": {"mean_auc": 0.99}}
+    source = save_detector(*detector, tmp_path / "run", {"results.json": training | {"faces": {"train": 123_456}}})
+    out = pack(source, tmp_path / "packed", tested=SAMPLE_FILE)
+    results = strict_json(out / "results.json")
+    assert results["faces"] == {"train": 123_456, "test": 600}
+    assert results["people"] == {"test": 24}
+    assert results["metrics"]["mean_auc"] != 0.99
+    assert sum(row["frames"] for row in results["groups"]["skin_tone"].values()) == 600
+    card = (out / "README.md").read_text()
+    for told in (
+        "On 600 frames of 24 people", "(part `test`)", "123,456 faces", "steps 70, batch size 512, seed 3",
+        "`python examples/train_default.py --steps 70`", "skin tone",
+    ):  # fmt: skip
+        assert told in card, told
+    assert card_problems(card, results=results) == []
 
 
 @pytest.mark.parametrize("limit", ["MOST_BYTES", "LARGEST_DIFFERENCE"])

@@ -147,15 +147,17 @@ def training_of(results: dict) -> str:
     if not results:
         return "Not told."
     people, faces = results.get("people") or {}, results.get("faces") or {}
-    size = f"{faces['train']} faces of {people['train']} people" if "train" in faces and "train" in people else "faces"
+    size = f"{faces['train']:,} faces" if isinstance(faces.get("train"), int) else "faces"
+    size += f" of {people['train']} people" if "train" in people else ""
     preset = f"the preset `{results['preset']}`" if results.get("preset") else "a model that is not told"
     preset = named_base(results["checkpoint"]) if results.get("checkpoint") else preset
     told = {
-        "epochs": results.get("epochs"), "batch size": results.get("batch_size"),
+        "epochs": results.get("epochs"), "steps": results.get("steps"), "batch size": results.get("batch_size"),
         "learning rate": results.get("learning_rate"), "seed": results.get("seed"),
     }  # fmt: skip
     how = ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
-    return f"On {size}, from {preset}: {how or MISSING}."
+    command = f" By `{results['command']}`." if results.get("command") else ""
+    return f"On {size}, from {preset}: {how or MISSING}.{command}"
 
 
 def cost_of(results: dict) -> str:

@@ -93,6 +93,12 @@ class RenderedBatches(Dataset):
     def __len__(self) -> int:
         return self.num_batches
 
+    @property
+    def num_rendered_faces(self) -> int:
+        """`int`: How many faces are rendered for all batches, each of another person."""
+        a_round = self.views * self.block_size // self.num_rendered
+        return (-(-self.num_batches // a_round) + self.views - 1) * self.block_size
+
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Batch `index`: `pixel_values`, `labels`, `intensity_labels` and, where asked for, `mask_labels`."""
         if not 0 <= index < self.num_batches:
