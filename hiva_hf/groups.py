@@ -12,7 +12,8 @@ from .data.streaming import StreamedFaces
 
 # columns of prepared faces that tell who is seen
 GROUP_COLUMNS = ("skin_tone", "sex", "age")
-# a column of numbers with more values than these is cut into thirds of its range
+# a column of numbers with more values than these is cut into thirds of its range; and so is one of fewer that are no
+# whole numbers, for those are measured, not codes such as skin types 1 to 6
 _FEW = 6
 _TOLD = ("mean_f1", "mean_auc", "mean_icc", "mean_mae")
 
@@ -21,13 +22,14 @@ def group_labels(values: np.ndarray) -> np.ndarray:
     """What group each row belongs to, as text; empty where it is not told.
 
     Args:
-        values (`np.ndarray` of shape `(num_rows,)`): Numbers or names. Numbers with many values are cut at thirds of
-            their range.
+        values (`np.ndarray` of shape `(num_rows,)`): Numbers or names. Numbers with many values, or with values
+            that are not whole, are cut at thirds of their range.
     """
     if values.dtype.kind not in "fiu":
         return np.array(["" if value is None else str(value) for value in values])
     known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    if len(np.unique(known)) <= _FEW:
+    kinds = np.unique(known)
+    if len(kinds) < 2 or (len(kinds) <= _FEW and (kinds == np.round(kinds)).all()):
         return np.array(["" if value != value else f"{value:g}" for value in values])
     cuts = np.linspace(known.min(), known.max(), 4)
     # as few digits as tell the cuts apart

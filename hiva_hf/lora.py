@@ -1,10 +1,13 @@
 """LoRA on the text encoder: adapt a trained detector's language, and nothing else (Hu et al., ICLR 2022)."""
 
+import copy
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
@@ -23,7 +26,9 @@ _PROJECTIONS = (
 )  # fmt: skip
 # anchored at the tower: HiVA's own attention and many vision towers call their layers q_proj, too
 BASE_FILE = "adapter_base.json"
+CALIBRATION_FILE = "adapter_calibration.json"
 _WEIGHTS = "adapter_model.safetensors"
+_CALIBRATION = ("calibration_temperatures", "calibration_biases")
 _HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 TEXT_TARGETS = r"(hiva\.)?text_model\.(.*\.)?(" + "|".join(name.replace(".", r"\.") for name in _PROJECTIONS) + ")"
 
@@ -203,19 +208,60 @@ def _misfit(model: PreTrainedModel, file: str) -> str | None:
     return None
 
 
-def load_adapter(model: PreTrainedModel, adapter: str | Path, **kwargs: Any):
+def calibration_record(config: dict, thresholds: dict[str, float] | None) -> dict:
+    """What a detector with an adapter was given after its training, as `adapter_calibration.json` holds it.
+
+    Args:
+        config (`dict`): Content of the `config.json` of the merged detector.
+        thresholds (`dict[str, float]`, *optional*): Of its processor.
+
+    Returns:
+        `dict`: `calibration_temperatures`, `calibration_biases` and `thresholds`; None where there was none of it.
+    """
+    return {**{name: config.get(name) for name in _CALIBRATION}, "thresholds": thresholds}
+
+
+def _checked_calibration(config, file: Path) -> dict:
+    """A record of [`calibration_record`] that fits a configuration."""
+    stored, fitted = read_record(file), copy.copy(config)
+    rule = f"{file.name} must hold a positive temperature, a bias and a threshold for each action unit of its base"
+    try:
+        for name in _CALIBRATION:
+            setattr(fitted, name, stored.get(name))
+        fitted.validate_calibration()
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise ValueError(f"{rule}; {' '.join(str(error).split())} Push the adapter anew.") from None
+    thresholds = stored.get("thresholds")
+    entries = (
+        thresholds.items()
+        if isinstance(thresholds, dict)
+        else ()
+        if thresholds is None
+        else [("thresholds", thresholds)]
+    )
+    for label, value in entries:
+        if label not in config.au_names or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{rule}; {label} with {value!r} is none. Push the adapter anew.")
+    return calibration_record(stored, thresholds)
+
+
+def load_adapter(model: PreTrainedModel, adapter: str | Path, processor=None, **kwargs: Any):
     """A detector with an adapter that was trained on it, once that is seen to be so.
+
+    Where the adapter brings a calibration, `adapter_calibration.json`, it takes the place of that of the base: the
+    probabilities are then those that its card tells the figures of.
 
     Args:
         model (`HiVAForImageClassification`): The base, not folded; changed in place.
         adapter (`str` or `Path`): Folder of the adapter, or its Hub id.
+        processor ([`HiVAProcessor`], *optional*): That of the base; gets the thresholds of the adapter.
         kwargs: Passed to `PeftModel.from_pretrained`, `revision` and `token` among them.
 
     Returns:
         `peft.PeftModel`; its `merge_and_unload()` gives an ordinary detector.
 
     Raises:
-        ValueError: If it belongs to another base.
+        ValueError: If it belongs to another base, or its calibration is none.
         OSError: If it cannot be found.
     """
     from peft import PeftModel
@@ -228,7 +274,15 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path, **kwargs: Any):
             f"`adapter` must belong to this base, and {adapter} does not: {misfit}. Load the base that it was trained "
             f"on{f', {base}' if base else ''}, or train an adapter on this one."
         )
-    return PeftModel.from_pretrained(model, str(adapter), **kwargs)
+    place = cached_file(str(adapter), CALIBRATION_FILE, _raise_exceptions_for_missing_entries=False, **hub)
+    calibration = None if place is None else _checked_calibration(model.config, Path(place))
+    adapted = PeftModel.from_pretrained(model, str(adapter), **kwargs)
+    if calibration is not None:
+        for name in _CALIBRATION:
+            setattr(model.config, name, calibration[name])
+        if processor is not None:
+            processor.thresholds = calibration["thresholds"]
+    return adapted
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -238,10 +292,12 @@ def is_adapter(folder: str | Path) -> bool:
 
 __all__ = [
     "BASE_FILE",
+    "CALIBRATION_FILE",
     "TEXT_TARGETS",
     "adapter_misfit",
     "add_text_lora",
     "base_record",
+    "calibration_record",
     "is_adapter",
     "load_adapter",
     "text_lora_config",

@@ -124,6 +124,17 @@ def share_batch(args: TrainingArguments, faces: int) -> TrainingArguments:
     return args
 
 
+class _WholeProcessor(TrainerCallback):
+    """What a Trainer pushes is a whole detector; of a processor, it could only hold one with a tokenizer."""
+
+    def __init__(self, processor: HiVAProcessor):
+        self.processor = processor
+
+    def on_push_begin(self, args, state, control, **kwargs) -> None:
+        if state.is_world_process_zero:
+            self.processor.save_pretrained(args.output_dir)
+
+
 def build_trainer(
     model: PreTrainedModel,
     processor: HiVAProcessor,
@@ -213,7 +224,7 @@ def build_trainer(
         compute_metrics=make_compute_metrics(
             names, not occurrence, [(processor.thresholds or {}).get(name, 0.5) for name in names]
         ),
-        callbacks=callbacks,
+        callbacks=[*(callbacks or ()), _WholeProcessor(processor)],
     )
     sharded = {name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "") == "true"}
     if sharded and trainer.accelerator.distributed_type.name not in sharded:

@@ -53,8 +53,12 @@ def files_of(hub, repo, revision="main", kind="models"):
     return store.tree(store.load(kind, repo), revision)[1]
 
 
-def one_sentence(done, *parts):
+def one_sentence(done, *parts, again=False):
+    """A refusal; `again`: before it one sentence says, at once, that the Hub is asked again."""
     assert done.code == 2, done.err
+    if again:
+        first, done.err = done.err.split("\n", 1)
+        assert first.endswith("Break off when you like: started again, this goes on where it was."), first
     assert done.err.startswith("error: ")
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert "Traceback" not in done.err

@@ -17,6 +17,15 @@ def test_names_stay_and_numbers_are_cut_at_thirds_of_their_range():
     assert group_labels(tones).tolist() == [low, low, low, middle, middle, high, high, ""]
 
 
+def test_what_was_measured_is_cut_into_bands_however_few_values_there_are():
+    tones = np.array([0.05, 0.31, 0.4, 0.94, 0.95, np.nan])
+    low, middle, high = "0.05 to 0.35", "0.35 to 0.65", "0.65 to 0.95"
+    assert group_labels(tones).tolist() == [low, low, middle, high, high, ""]
+    # codes are groups as they are, stored as whole numbers or not; one value alone is no range
+    assert group_labels(np.array([1.0, 6.0, np.nan])).tolist() == ["1", "6", ""]
+    assert group_labels(np.array([0.4, 0.4])).tolist() == ["0.4", "0.4"]
+
+
 def test_each_group_has_the_metrics_of_its_rows():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (60, 3)).astype(float)

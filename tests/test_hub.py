@@ -15,9 +15,8 @@ import torch
 from hub_fixtures import ALICE, BOB, CARDS, FACES, client, files_of, hub, logits, no_cuts, one_sentence, place  # noqa: F401
 from huggingface_hub import DatasetCard, ModelCard
 
-from hiva_hf import hiva_small, hiva_small_text
+from hiva_hf import HiVAForImageClassification
 from hiva_hf.checkpoint import load_detector
-from hiva_hf.lora import add_text_lora, text_lora_config
 from hiva_hf.training import save_detector
 
 
@@ -125,21 +124,44 @@ def test_a_private_one_is_seen_by_those_who_may(client, hub, trained, place):
         one_sentence(done, "org/secret must be a repository that you may see", "hf auth login")
     assert not (place / "theirs" / "config.json").exists()
     one_sentence(client.hiva("pull", "org/secret", "--out", place / "x", token="hf_wrong"), "HF_TOKEN")
+    load = "from hiva_hf.checkpoint import load_detector; print(load_detector('org/secret')[0].config.au_names)"
+    for token in (None, BOB):
+        assert client.python(load, token).code == 1
+    assert client.python(load, ALICE).out.strip() == "['AU12', 'AU4', 'AU6']"
 
 
-def test_a_branch_and_a_tag(client, hub, trained, place):
+def test_a_branch_and_a_tag(client, hub, trained, place, tmp_path):
+    model, processor = load_detector(trained.folder)
+    first = logits(model)
+    with torch.no_grad():
+        model.hiva.vision_projection.proj.weight.normal_()
+    save_detector(model, processor, tmp_path / "next")
     client.hiva("push", trained.folder, "org/named", "--license", "mit", token=ALICE)
-    done = client.hiva("push", trained.folder, "org/named", "--license", "cc0-1.0", "--revision", "next", token=ALICE)
+    options = ("--license", "cc0-1.0", "--revision", "next")
+    done = client.hiva("push", tmp_path / "next", "org/named", *options, token=ALICE)
     assert done.code == 0, done.err
     client.python(
         "from huggingface_hub import HfApi; HfApi().create_tag('org/named', tag='v1', revision='next')", ALICE
     )
+    torch.save(FACES, tmp_path / "faces.pt")
     for revision, licence in (("main", "mit"), ("next", "cc0-1.0"), ("v1", "cc0-1.0")):
         done = client.hiva("pull", "org/named", "--out", place / revision, "--revision", revision)
         assert done.code == 0, done.err
         assert ModelCard.load(place / revision / "README.md").data.license == licence
+        expected = first if revision == "main" else logits(model)
+        done = client.python(
+            "import torch; from transformers import AutoModel; from hiva_hf.checkpoint import load_detector\n"
+            f"faces, where = torch.load('{tmp_path}/faces.pt'), {{'revision': {revision!r}}}\n"
+            "for model in (AutoModel.from_pretrained('org/named', **where), load_detector('org/named', **where)[0]):\n"
+            "    print(model.eval()(faces).logits.tolist())"
+        )
+        assert done.code == 0, done.err
+        for line in done.out.splitlines():
+            assert torch.allclose(torch.tensor(json.loads(line)), expected, atol=1e-5), revision
+    assert (first - logits(model)).abs().max() > 0.001
     done = client.hiva("pull", "org/named", "--out", place / "none", "--revision", "v9")
     one_sentence(done, "org/named must have the revision", "--revision")
+    assert done.seconds < 1
 
 
 def test_who_may_not_write_proposes(client, hub, trained):
@@ -153,74 +175,6 @@ def test_who_may_not_write_proposes(client, hub, trained):
     assert files_of(hub, "org/shared") == before
     assert files_of(hub, "org/shared", "refs/pr/1")["README.md"] != before["README.md"]
     one_sentence(client.hiva("push", trained.folder, "org/shared", "--license", "mit"), "HF_TOKEN")
-
-
-def test_an_adapter_alone_on_its_base(client, hub, place, tmp_path):
-    torch.manual_seed(0)
-    model, processor = hiva_small_text(["AU1", "AU12"])
-    save_detector(model, processor, place / "base")
-    assert client.hiva("push", place / "base", "org/base", "--license", "mit", token=ALICE).code == 0
-    adapted = add_text_lora(model, text_lora_config(4))
-    with torch.no_grad():
-        for name, value in adapted.named_parameters():
-            if "lora_B" in name:
-                value.normal_(std=0.2)
-    adapted.save_pretrained(tmp_path / "adapter")
-    refused = client.hiva("push", tmp_path / "adapter", "org/lora", "--adapter", "--license", "mit", token=ALICE)
-    one_sentence(refused, "must name its base on the Hub", "--base org/name")
-    options = ("--adapter", "--base", "org/base", "--license", "mit")
-    done = client.hiva("push", tmp_path / "adapter", "org/lora", *options, token=ALICE)
-    assert done.code == 0, done.err
-    files = files_of(hub, "org/lora")
-    assert set(files) == {
-        ".gitattributes", "adapter_config.json", "adapter_model.safetensors", "adapter_base.json", "README.md",
-    }  # fmt: skip
-    assert sum(file["size"] for file in files.values()) < 200_000
-    assert (
-        json.loads(hub.store.blob_path(files["adapter_config.json"]["sha256"]).read_text())["base_model_name_or_path"]
-        == "org/base"
-    )
-    card = ModelCard(hub.store.blob_path(files["README.md"]["sha256"]).read_text())
-    assert card.data.base_model == "org/base"
-    torch.save(FACES, tmp_path / "faces.pt")
-    # the card's own code, and that of it which is for a process without the package
-    here, alone = (part.split("```")[0] for part in card.text.split("```python\n")[1:])
-    ask = f"import torch\n{{}}\nprint(model(torch.load('{tmp_path}/faces.pt')).logits.tolist())"
-    done = client.python(ask.format(here), token=ALICE)
-    assert done.code == 0, done.err
-    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    run = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.modules['hiva_hf'] = None\n" + ask.format(alone)],
-        capture_output=True, text=True, env={**os.environ, **environment},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-2000:]
-    expected = logits(adapted.merge_and_unload())
-    for out in (done.out, run.stdout):
-        assert torch.allclose(torch.tensor(json.loads(out.splitlines()[-1])), expected, atol=1e-5)
-
-
-def test_an_adapter_of_another_base_is_one_sentence(client, hub, place, tmp_path):
-    torch.manual_seed(0)
-    makes = {"first": (hiva_small_text, "AU12"), "other": (hiva_small_text, "AU4"), "folded": (hiva_small, "AU12")}
-    for name, (make, second) in makes.items():
-        save_detector(*make(["AU1", second]), tmp_path / name)
-        assert client.hiva("push", tmp_path / name, f"org/{name}", "--license", "mit", token=ALICE).code == 0
-    add_text_lora(load_detector(tmp_path / "first")[0], text_lora_config(2)).save_pretrained(tmp_path / "adapter")
-    options = ("--adapter", "--license", "mit")
-    for base, said in (
-        ("other", "the action units AU1, AU12, and this base has AU1, AU4"),
-        ("folded", "no text encoder"),
-    ):
-        done = client.hiva("push", tmp_path / "adapter", "org/misfit", *options, "--base", f"org/{base}", token=ALICE)
-        one_sentence(done, f"`--base` must be the detector that the adapter was trained on, and org/{base} is", said)
-    assert not hub.store.exists("models", "org/misfit")
-    done = client.hiva("push", tmp_path / "adapter", "org/fit", *options, "--base", "org/first", token=ALICE)
-    assert done.code == 0, done.err
-    # by id, on the base it has and on another
-    load = "from hiva_hf import HiVAForImageClassification as M; from hiva_hf.lora import load_adapter\n"
-    assert client.python(load + "load_adapter(M.from_pretrained('org/first'), 'org/fit')").code == 0
-    done = client.python(load + "load_adapter(M.from_pretrained('org/other'), 'org/fit')")
-    assert "Load the base that it was trained on, org/first" in done.err.splitlines()[-1]
 
 
 def test_rendered_faces_are_shared_and_licensed_ones_are_not(client, hub, data, tmp_path):
@@ -325,6 +279,42 @@ trainer.push_to_hub()
 """
     done = client.python(script, token=ALICE)
     assert done.code == 0, done.err
-    assert {"config.json", "model.safetensors", "processor_config.json"} <= set(files_of(hub, "org/pieces"))
-    assert {"config.json", "model.safetensors", "README.md"} <= set(files_of(hub, "org/trained"))
-    assert not [name for name in files_of(hub, "org/trained") if name.startswith("optimizer")]
+    whole = {"config.json", "model.safetensors", "processor_config.json", "modeling_hiva.py"}
+    assert whole <= set(files_of(hub, "org/pieces"))
+    assert whole | {"README.md"} <= set(files_of(hub, "org/trained"))
+    assert not [name for name in files_of(hub, "org/trained") if name.startswith(("optimizer", "checkpoint"))]
+    # what came there is the detector that was trained, and not the one it began as
+    torch.save(FACES, place / "faces.pt")
+    ask = (
+        "import torch; from hiva_hf.checkpoint import load_detector\n"
+        "model, processor = load_detector({!r})\nassert processor.labels == ['AU1', 'AU12']\n"
+        f"print(model(torch.load('{place}/faces.pt')).logits.tolist())"
+    )
+    answers = {}
+    for repo in ("org/trained", "org/pieces"):
+        done = client.python(ask.format(repo))
+        assert done.code == 0, done.err
+        answers[repo] = torch.tensor(json.loads(done.out.splitlines()[-1]))
+    assert torch.allclose(
+        answers["org/trained"], logits(HiVAForImageClassification.from_pretrained(place / "run")), atol=1e-5
+    )
+    assert not torch.allclose(answers["org/pieces"], answers["org/trained"], atol=1e-4)
+
+
+def test_without_the_package_and_without_the_flag_is_one_error_at_once(client, hub, trained, tmp_path):
+    client.hiva("push", trained.folder, "org/flag", "--license", "mit", token=ALICE)
+    script = (
+        "import sys, time; sys.modules['hiva_hf'] = None\nfrom transformers import AutoModel\nfor _ in range(2):\n"
+        "    start = time.perf_counter()\n    try:\n        AutoModel.from_pretrained('org/flag')\n"
+        "    except ValueError as error:\n        said = str(error)\n    seconds = time.perf_counter() - start\n"
+        "print()\nprint([said, seconds])"
+    )
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    said, seconds = eval(run.stdout.splitlines()[-1])
+    assert "trust_remote_code=True" in said
+    assert seconds < 1

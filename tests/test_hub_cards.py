@@ -342,6 +342,18 @@ def test_a_card_of_an_open_vocabulary_model_tells_how_others_are_asked_and_its_c
     assert set(eval(run.stdout.splitlines()[-1])) == {"AU1", "AU12", asked}
 
 
+def test_intensities_beside_probabilities_are_told(tmp_path):
+    for head, said in (
+        (True, "that it is there and its intensity from 0 to 5. The model"),
+        (False, "there. The model"),
+    ):
+        save_detector(*hiva_small(["AU1", "AU12"], intensity_head=head), tmp_path / str(head))
+        upload = model_upload(tmp_path / str(head), "org/x", "mit")
+        text = (upload.folder / "README.md").read_text()
+        upload.close()
+        assert said in text
+
+
 def test_a_model_of_its_own_action_units_alone_tells_of_no_others(trained):
     upload = model_upload(trained.folder, "org/x", "mit")
     text = (upload.folder / "README.md").read_text()

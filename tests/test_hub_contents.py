@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.torch import save_file
 
+from hiva_hf.checkpoint import load_detector
+from hiva_hf.export import export_onnx
 from hiva_hf.hub import adapter_upload, dataset_upload, model_upload
 
 LORA = {"base_model.model.hiva.text_model.query.lora_A.weight": torch.ones(2, 3)}
@@ -274,3 +277,19 @@ def test_a_card_of_an_adapter_lies_beside_it_in_place_of_the_blank_form(adapter,
     upload = adapter_upload(adapter, "org/lora", license="mit")
     upload.close()
     assert any("still has blanks" in problem for problem in upload.problems)
+
+
+def test_an_export_of_the_checkpoint_goes_along_and_of_another_does_not(run, tmp_path):
+    model, processor = load_detector(run)
+    export_onnx(model, processor, run / "model.onnx")
+    with closing(model_upload(run, "org/x", "mit")) as upload:
+        assert not upload.problems
+        assert "model.onnx" in upload.files
+    with torch.no_grad():
+        model.classifier.bias.add_(1.0)
+    export_onnx(model, processor, run / "model.onnx")
+    (run / "broken.onnx").write_bytes(b"no protocol buffer")
+    with closing(model_upload(run, "org/x", "mit")) as upload:
+        broken, other = upload.problems
+        assert "model.onnx must be an export of this checkpoint; it holds other weights" in other
+        assert "broken.onnx must be an export of this checkpoint" in broken

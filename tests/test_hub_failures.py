@@ -3,7 +3,11 @@
 # fixtures are imported by name
 # ruff: noqa: F811
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -34,7 +38,7 @@ def test_an_upload_that_broke_off_goes_on(client, hub, place):
 
     hub.cuts = after_a_while
     done = client.hiva("push", folder, "org/large", "--license", "mit", token=ALICE)
-    one_sentence(done, "broke off")
+    one_sentence(done, "broke off", again=True)
     hub.cuts = lambda method, path: False
     there = {blob.name for blob in hub.store.blobs.iterdir()}
     since = len(hub.requests)
@@ -59,7 +63,7 @@ def test_a_fetch_that_broke_off_goes_on(client, hub, place):
 
     client.hiva("push", place / "large", "org/fetched", "--license", "mit", token=ALICE)
     hub.cuts = from_the_second_on
-    one_sentence(client.hiva("pull", "org/fetched", "--out", place / "fetched"), "broke off", "it goes on")
+    one_sentence(client.hiva("pull", "org/fetched", "--out", place / "fetched"), "broke off", "it goes on", again=True)
     hub.cuts = lambda method, path: False
     whole = {path.name for path in (place / "fetched").iterdir() if path.is_file()}
     assert whole
@@ -127,11 +131,51 @@ def test_only_what_was_fetched_is_counted(client, hub, trained, place):
     assert done.out.startswith(f"{len(files_of(hub, 'org/counted'))} files, ")
 
 
-@pytest.mark.parametrize("step", ["repos/create", "preupload", "/commit/"])
+def test_neither_pickles_nor_files_beside_the_folder_are_fetched(client, hub, trained, tmp_path):
+    client.hiva("push", trained.folder, "org/mixed", "--license", "mit", token=ALICE)
+    hub.store.commit("models", "org/mixed", "main", "alice", "x", "", [("file", {"pytorch_model.bin": b"x"})])
+    done = client.hiva("pull", "org/mixed", "--out", tmp_path / "in" / "here")
+    assert done.code == 0, done.err
+    assert {path.name for path in (tmp_path / "in" / "here").iterdir()} & {"config.json", "pytorch_model.bin"} == {
+        "config.json"
+    }
+    hub.store.commit("models", "org/mixed", "main", "alice", "x", "", [("file", {"../evil.txt": b"x"})])
+    done = client.hiva("pull", "org/mixed", "--out", tmp_path / "in" / "there")
+    assert not list(tmp_path.rglob("evil.txt"))
+    assert done.code == 2
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("step", ["repos/create", "/commit/"])
 def test_a_push_whose_connection_is_cut_is_one_sentence(client, hub, trained, step):
     hub.cuts = lambda method, path: step in path
     done = client.hiva("push", trained.folder, "org/cut", "--license", "mit", token=ALICE)
     one_sentence(done, f"The connection to the Hub at {hub.url} broke off", "started again, it goes on")
+
+
+def test_what_the_client_tries_again_is_said_within_a_second(hub, trained, tmp_path):
+    failed = []
+
+    def cut(method, path):
+        if "preupload" in path:
+            failed.append(time.monotonic())
+        return "preupload" in path
+
+    hub.cuts = cut
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": ALICE, "HF_HOME": str(tmp_path / "home")}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "hiva_hf.cli", "push", str(trained.folder), "org/waits", "--license", "mit"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as run:
+        said = run.stderr.readline()
+        assert time.monotonic() - failed[0] < 1
+        assert said.startswith(f"The Hub at {hub.url} does not answer; it is asked again for half a minute.")
+        left = run.stderr.read().splitlines()
+    assert run.returncode == 2
+    assert len(left) == 1
+    assert left[0].startswith(f"error: The connection to the Hub at {hub.url} broke off")
+    assert len(failed) > 1
 
 
 @pytest.mark.parametrize("step", ["/api/models", "/resolve/"])
@@ -206,10 +250,12 @@ def one_sentence_or_tree(done, said):
 
 def test_a_refusal_comes_within_a_second(client, hub, trained, place):
     client.hiva("push", trained.folder, "org/quick", "--license", "mit", "--private", token=ALICE)
+    (place / "p.png").touch()
     asked = (
         ("pull", "org/none", "--out", place / "q"),
         ("pull", "org/quick", "--out", place / "q"),
         ("predict", place, "-c", "org/none"),
+        ("predict", place, "-c", "org/quick"),
     )
     for command in asked:
         # the first call imports
@@ -221,7 +267,8 @@ def test_a_refusal_comes_within_a_second(client, hub, trained, place):
 
 def test_the_demo_says_in_one_sentence_that_its_checkpoint_is_not_there(client, hub):
     pytest.importorskip("gradio")
-    code = f"""import os, runpy
+    code = f"""import os, runpy, sys
+sys.path.insert(0, {str(CARDS / "space")!r})
 os.environ["HIVA_CHECKPOINT"] = "org/nope"
 runpy.run_path({str(CARDS / "space" / "app.py")!r}, run_name="__main__")"""
     sentence = client.python(code).code

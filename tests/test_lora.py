@@ -12,6 +12,7 @@ from towers import DESCRIPTIONS, each_text, make_text_model, pixels, sentences
 from transformers import AutoModelForImageClassification, set_seed
 
 from hiva_hf import HiVAConfig, HiVAForImageClassification, build_trainer
+from hiva_hf.checkpoint import load_detector
 from hiva_hf.data import load_rendered
 from hiva_hf.lora import BASE_FILE, add_text_lora, is_adapter, load_adapter, text_lora_config
 from hiva_hf.training import training_arguments
@@ -193,6 +194,15 @@ def test_the_command(hiva, place, data):
     moved = {name for name, value in merged.state_dict().items() if not torch.equal(value, base.state_dict()[name])}
     assert moved
     assert all(name.startswith("hiva.text_model.") for name in moved)
+    # and loaded on its base it is that detector, its calibration and thresholds with it
+    loaded, processor = load_detector("base")
+    loaded.config.calibration_temperatures, loaded.config.calibration_biases = [2.0, 2.0], [9.0, 9.0]
+    processor.thresholds = {"AU12": 0.9, "AU4": 0.9}
+    adapted = load_adapter(loaded, place / "tuned" / "adapter", processor).eval()
+    faces = torch.rand(2, 3, 112, 112)
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(pixel_values=faces).logits, merged(faces).logits, atol=1e-5, rtol=0)
+    assert processor.thresholds == load_detector("tuned")[1].thresholds
     assert hiva("evaluate", "-c", "tuned", "--data", data).code == 0
     settings = json.loads((place / "tuned" / "results.json").read_text())
     assert (settings["lora_rank"], settings["checkpoint"]) == (4, "base")

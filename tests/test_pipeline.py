@@ -1,68 +1,27 @@
-"""The pipeline `facial-action-units`: with the package, and from the saved folder alone."""
+"""The pipeline `facial-action-units`: what it says of pictures, boxes and crops, and what it refuses."""
 
+# fixtures are imported by name
+# ruff: noqa: F811
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import AUS, SIDE
+from conftest import AUS
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image
-from transformers import AutoModel, AutoModelForImageClassification, pipeline
-from transformers.pipelines import PIPELINE_REGISTRY
+from pipeline_fixtures import SKEWED, folder, pictures, read, save  # noqa: F401
+from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from hiva_hf import ActionUnitDetector, HiVAImageProcessorPil, HiVAProcessor, default_checkpoint
+from hiva_hf import ActionUnitDetector, HiVAImageProcessorPil, HiVAProcessor
 from hiva_hf.faces import Face, FaceTemplate, crop_face
-from hiva_hf.image_processing_hiva import open_image
-from hiva_hf.pipeline_hiva import CUSTOM_PIPELINES, TASK, FacialActionUnitsPipeline, _cut
-
-SKEWED = {
-    "left_eye": [0.25, 0.2],
-    "right_eye": [0.6, 0.25],
-    "nose": [0.5, 0.5],
-    "left_mouth": [0.3, 0.8],
-    "right_mouth": [0.7, 0.7],
-}
-
-
-def save(model, bank, folder, **options):
-    image_processor = HiVAImageProcessorPil(size={"height": SIDE, "width": SIDE}, face_template=SKEWED)
-    model.save_pretrained(folder)
-    problem_type = model.config.problem_type
-    processor = HiVAProcessor(image_processor, None, bank.to_dict(), problem_type=problem_type, **options)
-    processor.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(make_folded, bank, tmp_path):
-    return save(make_folded(), bank, tmp_path / "run", thresholds={"AU4": 0.9})
-
-
-@pytest.fixture
-def read(folder):
-    return pipeline(TASK, model=str(folder))
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    """Three faces of three sizes, one face, and none."""
-    astronaut = open_image(Path(pytest.importorskip("skimage").__file__).parent / "data" / "astronaut.png")
-    head = astronaut.crop((140, 30, 300, 190))
-    group = Image.new("RGB", (900, 420), "grey")
-    for side, left in ((160, 10), (400, 180), (260, 600)):
-        group.paste(head.resize((side, side)), (left, 10))
-    return [group, astronaut, Image.new("RGB", (200, 150), "grey")]
+from hiva_hf.pipeline_hiva import TASK, FacialActionUnitsPipeline, _cut
 
 
 def as_answer(results, intensity=False):
@@ -278,37 +237,6 @@ def test_a_box_is_cut_as_the_package_cuts_it(pictures, box, size, template):
     assert np.array_equal(np.asarray(_cut(pictures[1], box, size, template)), np.asarray(expected))
 
 
-def test_the_registry_knows_it(read):
-    entry = PIPELINE_REGISTRY.supported_tasks[TASK]
-    known = {name: value for name, value in entry.items() if name != "default"}
-    assert known == {"impl": FacialActionUnitsPipeline, "pt": (AutoModelForImageClassification,), "type": "image"}
-    assert type(read) is FacialActionUnitsPipeline
-
-
-def test_without_a_model_it_is_the_one_that_ships(monkeypatch):
-    monkeypatch.delenv("HIVA_CHECKPOINT", raising=False)
-    read = pipeline(TASK)
-    assert type(read) is FacialActionUnitsPipeline
-    assert read.model.name_or_path == str(default_checkpoint())
-
-
-IMPORTS = {
-    "package-first": "import hiva_hf\nfrom transformers import pipeline",
-    "pipeline-first": "from transformers import pipeline\nimport hiva_hf",
-    "inner-module": "import hiva_hf.modeling_hiva\nfrom transformers import pipeline",
-    "pipeline-module": "import hiva_hf.pipeline_hiva\nfrom transformers import pipeline",
-    "base": "import hiva_hf\nimport transformers.pipelines.base",
-}
-
-
-@pytest.mark.parametrize("first", IMPORTS)
-def test_it_is_registered_whatever_is_imported_first(first):
-    asked = f"from transformers.pipelines import PIPELINE_REGISTRY as known\nprint({TASK!r} in known.supported_tasks)"
-    code = f"{IMPORTS[first]}\n{asked}"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.stdout == "True\n", run.stderr
-
-
 def test_a_model_needs_its_processor(make_folded, bank, tmp_path):
     model = make_folded()
     with pytest.raises(ValueError, match="`processor` must be given"):
@@ -316,82 +244,6 @@ def test_a_model_needs_its_processor(make_folded, bank, tmp_path):
     other = HiVAProcessor(HiVAImageProcessorPil(), None, bank.to_dict(), problem_type="regression")
     with pytest.raises(ValueError, match="problem_type, 'multi_label_classification'; got 'regression'"):
         pipeline(TASK, model=model, processor=other)
-
-
-def test_a_saved_pipeline_is_a_checkpoint(read, pictures, tmp_path):
-    read.save_pretrained(tmp_path / "again")
-    assert pipeline(TASK, model=str(tmp_path / "again"))(pictures[1]) == read(pictures[1])
-    stored = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert stored["custom_pipelines"] == CUSTOM_PIPELINES
-    assert (tmp_path / "again" / "pipeline_hiva.py").is_file()
-    assert not hasattr(read.model.config, "custom_pipelines")
-
-
-def test_a_base_model_carries_the_code_too(make_folded, tmp_path):
-    make_folded().hiva.save_pretrained(tmp_path)
-    assert (tmp_path / "pipeline_hiva.py").is_file()
-    AutoModel.from_pretrained(tmp_path)
-
-
-REMOTE = """
-import json, sys
-if sys.argv[2] == "without":
-    sys.modules["hiva_hf"] = None
-from transformers import pipeline
-
-read = pipeline("facial-action-units", model=sys.argv[1], trust_remote_code=True)
-picture, boxes = sys.argv[3], json.loads(sys.argv[4])
-answers = {
-    "module": type(read).__module__,
-    "config": type(read.model.config).__module__,
-    "found": [read(picture), read([picture, picture], batch_size=2)],
-    "boxes": read(picture, boxes=boxes),
-    "cropped": read(picture, cropped=True),
-}
-read.save_pretrained(sys.argv[5])
-print(json.dumps(answers))
-"""
-
-
-def remotely(folder, picture, boxes, tmp_path, package):
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    arguments = [str(folder), package, str(picture), json.dumps(boxes), str(tmp_path / package)]
-    command = [sys.executable, "-c", REMOTE, *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1]), run.stderr
-
-
-def test_the_folder_alone_reads_given_faces_and_says_what_it_cannot_do(folder, read, pictures, tmp_path):
-    pictures[1].save(tmp_path / "a.png")
-    box = [176.0, 65.0, 273.0, 162.0]
-    answers, told = remotely(folder, tmp_path / "a.png", [box], tmp_path, "without")
-    assert answers["module"].startswith("transformers_modules.")
-    assert answers["boxes"] == read(pictures[1], boxes=[box])
-    whole = read(pictures[1], cropped=True)
-    assert answers["cropped"] == whole
-    assert answers["found"][0] == whole
-    assert [face["box"] for (face,) in answers["found"][1]] == [whole[0]["box"]] * 2
-    assert told.count("pip install 'hiva-hf[faces]'") == 1
-    # what code from a checkpoint saves is a checkpoint again
-    assert (tmp_path / "without" / "pipeline_hiva.py").read_bytes() == (folder / "pipeline_hiva.py").read_bytes()
-    assert pipeline(TASK, model=str(tmp_path / "without"))(pictures[1]) == read(pictures[1])
-
-
-def test_code_of_the_folder_finds_faces_where_the_package_is_installed(folder, read, pictures, tmp_path):
-    pictures[1].save(tmp_path / "a.png")
-    answers, told = remotely(folder, tmp_path / "a.png", [[0, 0, 50, 50]], tmp_path, "with")
-    assert answers["module"].startswith("transformers_modules.")
-    assert answers["found"][0] == read(pictures[1])
-    assert "hiva-hf[faces]" not in told
-
-
-def test_code_of_the_folder_needs_trust(folder, tmp_path):
-    code = REMOTE.replace("trust_remote_code=True", "trust_remote_code=False")
-    command = [sys.executable, "-c", code, str(folder), "without", "x", "[]", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert run.returncode == 1
-    assert "trust_remote_code=True" in run.stderr
 
 
 @pytest.mark.parametrize("box", [[2000, 2000, 2100, 2100], [10, 10, 10.5, 10.5], [-90, 0, 2, 90]])

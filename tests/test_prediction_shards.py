@@ -238,6 +238,25 @@ def test_what_is_kept_of_the_place_reached_does_not_grow(detector, tmp_path):
     assert max(sizes) - min(sizes) < 10
 
 
+def test_what_one_process_began_several_do_not_go_on_with(detector, corpus, whole, tmp_path, monkeypatch):
+    out, step, calls = tmp_path / "o.csv", detector.step, []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(detector, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_sources(detector, Sources([corpus]), table(detector, out))
+    with pytest.raises(ValueError, match=r"o\.csv was begun by one process\. Repeat that command"):
+        Share(0, 2).begin(out)
+    predict_sources(detector, Sources([corpus]), table(detector, out))
+    assert out.read_bytes() == (whole[0] / out.name).read_bytes()
+    assert Share(0, 2).begin(out).parent != out.parent
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3"])
 def test_a_share_that_is_none(text):
     with pytest.raises(ValueError, match=r"`shard` must be a share of several, such as 3/16"):

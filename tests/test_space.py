@@ -1,91 +1,24 @@
-"""The demo Space: what its page says is what the detector says, in a browser too."""
+"""The demo Space: what its page says is what the detector says."""
 
+# fixtures are imported by name
+# ruff: noqa: F401, F811
 import base64
-import importlib.util
 import io
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
-from hiva_hf import ActionUnitDetector, hiva_small, hiva_small_text
-from hiva_hf.facs import au_meaning
+from hiva_hf import ActionUnitDetector
 from hiva_hf.open_vocabulary import add_action_units
 from hiva_hf.results import FaceResult
-from hiva_hf.training import save_detector
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
 pytest.importorskip("cv2")
 pytest.importorskip("matplotlib")
-FOLDER = Path(__file__).parents[1] / "hub_cards" / "space"
-THRESHOLDS = {"AU1": 0.3, "AU4": 0.8}
-JAW = "The mouth is stretched wide open."
-OPEN_AUS = ["AU1", "AU4", "AU12"]
-PHONE = {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def app():
-    spec = importlib.util.spec_from_file_location("space_app", FOLDER / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two checkpoints, one of them open to other action units, and pictures with two faces, with none, and broken."""
-    folder = tmp_path_factory.mktemp("space")
-    torch.manual_seed(0)
-    model, processor = hiva_small()
-    processor.thresholds = THRESHOLDS
-    save_detector(model, processor, folder / "closed")
-    save_detector(*hiva_small_text(OPEN_AUS, au_projection="text"), folder / "open")
-    astronaut = Image.fromarray(pytest.importorskip("skimage.data").astronaut())
-    two = Image.new("RGB", (800, 512), "white")
-    two.paste(astronaut, (0, 0))
-    two.paste(astronaut.crop((130, 0, 330, 250)).resize((160, 200)), (560, 150))
-    two.save(folder / "two.png")
-    Image.new("RGB", (300, 300), "gray").save(folder / "nobody.png")
-    (folder / "broken.png").write_bytes(b"no picture")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def closed(folder):
-    return ActionUnitDetector(folder / "closed", activation_maps=True)
-
-
-@pytest.fixture(scope="module")
-def opened(folder):
-    return ActionUnitDetector(folder / "open", activation_maps=True)
-
-
-@pytest.fixture(scope="module")
-def faces(closed, folder):
-    faces = closed.image(folder / "two.png")
-    assert [face.face_id for face in faces] == [0, 1]
-    assert any(abs(faces[0].scores[label] - faces[1].scores[label]) > 0.002 for label in closed.labels)
-    return faces
-
-
-@pytest.fixture(scope="module")
-def two(folder):
-    return Image.open(folder / "two.png").convert("RGB")
+from space_fixtures import FOLDER, JAW, OPEN_AUS, app, closed, faces, folder, opened, same_table, two
 
 
 def picture_in(html):
@@ -95,15 +28,6 @@ def picture_in(html):
 def parts(page):
     """The components of a page by their names."""
     return {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
-
-
-def same_table(text, detector, faces, name):
-    """A CSV that is read back against the detector's own table; all but the file's name."""
-    table, expected = pd.read_csv(io.StringIO(text)), detector.to_dataframe(faces)
-    assert list(table) == list(expected)
-    assert table["source"].tolist() == [name] * len(faces)
-    for column in set(expected) - {"source"}:
-        assert np.allclose(table[column], expected[column], rtol=1e-5, atol=1e-5), column
 
 
 def test_the_card_is_one(app):
@@ -121,7 +45,6 @@ def test_the_card_is_one(app):
         assert str(app.SESSIONS) in text
     for text in (card.text, app.words("intro") + app.words("limits")):
         assert all(word in text for word in ("agreed", "emotion", "skin tone", "rendered faces"))
-    assert len((FOLDER / "app.py").read_text().splitlines()) < 400
 
 
 def test_a_reading_is_the_detectors(app, closed, faces, two):
@@ -157,6 +80,16 @@ def test_bars(app):
     assert "width:50.00%" in html
     assert ">2.5<" in html
     assert "mark" not in html
+
+
+def test_intensities_stand_beside_probabilities_where_they_are_told(app):
+    reading = reading_of(app, {"AU1": 0.4})
+    assert 'class="level"' not in app.bars_html(reading, 0)
+    assert "does not tell how strong" in app.bars_html(reading, 0)
+    reading.faces[0].intensities = {"AU1": 2.0}
+    html = app.bars_html(reading, 0)
+    assert all(part in html for part in ('class="strength" style="width:40.00%"', '<span class="level">2.0</span>'))
+    assert "does not tell how strong" not in html
 
 
 def test_boxes(app):
@@ -235,7 +168,7 @@ def test_the_field_is_off_with_its_reason(app, closed, opened):
 
 def test_nothing_is_recorded(app, closed, monkeypatch):
     monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
-    page = app.build(closed)
+    page = app.build(closed, "name")
     assert page.analytics_enabled is False
     assert page.delete_cache == app.DELETE_CACHE
     options = app.launch_options()
@@ -247,210 +180,3 @@ def test_a_checkpoint_that_is_none(app, monkeypatch, tmp_path):
     monkeypatch.setenv("HIVA_CHECKPOINT", str(tmp_path / "none"))
     with pytest.raises(SystemExit, match=r"^HIVA_CHECKPOINT must name the folder or Hub id of a HiVA checkpoint; got"):
         app.main()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("needs chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@pytest.fixture
-def served(folder, port, tmp_path):
-    """The page as the Space serves it."""
-    environment = {
-        **os.environ,
-        "HIVA_CHECKPOINT": str(folder / "closed"),
-        "GRADIO_TEMP_DIR": str(tmp_path / "cache"),
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_SERVER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        server = subprocess.Popen([sys.executable, FOLDER / "app.py"], stdout=file, stderr=file, env=environment)
-    try:
-        deadline = time.monotonic() + 120
-        while "Running on" not in log.read_text():
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield SimpleNamespace(address=f"http://127.0.0.1:{port}", log=log, cache=tmp_path / "cache")
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def open_page(browser, address, asked=None, **options):
-    page = browser.new_page(**options)
-    if asked is not None:
-        page.on("request", lambda request: asked.append(request.url))
-    page.set_default_timeout(30_000)
-    page.goto(address)
-    return page
-
-
-def upload(page, path):
-    page.locator("#picture input[type=file]").wait_for(state="attached")
-    page.locator("#picture input[type=file]").set_input_files(path)
-
-
-def read_bars(page, title):
-    """By AU of the face that is shown: its name, number, length of the bar and place of the mark, as drawn."""
-    page.get_by_role("heading", name=title, exact=True).wait_for()
-    return page.evaluate(
-        """() => Object.fromEntries([...document.querySelectorAll('#bars .au')].map(row => {
-            const box = name => row.querySelector(name).getBoundingClientRect()
-            const track = box('.track'), mark = box('.mark')
-            return [row.dataset.au, {
-                name: row.querySelector('.name').innerText.trim(), number: row.querySelector('.number').innerText,
-                length: box('.fill').width / track.width, active: row.classList.contains('active'),
-                mark: (mark.x + mark.width / 2 - track.x) / track.width,
-            }]
-        }))"""
-    )
-
-
-def same_bars(bars, face, limits):
-    assert list(bars) == list(face.scores)
-    for label, score in face.scores.items():
-        bar = bars[label]
-        assert bar["name"] == f"{label} {au_meaning(label)}"
-        assert float(bar["number"]) == pytest.approx(score, abs=0.00501)
-        # to a pixel or so
-        assert bar["length"] == pytest.approx(score, abs=0.01)
-        assert bar["mark"] == pytest.approx(limits[label], abs=0.01)
-        assert bar["active"] == (score >= limits[label])
-
-
-def test_the_page_in_a_browser(browser, served, folder, closed, faces):
-    asked, failed = [], []
-    page = open_page(browser, served.address, asked, viewport={"width": 1280, "height": 900})
-    page.on("pageerror", lambda error: failed.append(error))
-    upload(page, folder / "two.png")
-    same_bars(read_bars(page, "Face 0"), faces[0], closed.limits)
-
-    # a click on the other box
-    shape = page.locator("#faces img").bounding_box()
-    box = page.locator("#faces .box").nth(1).bounding_box()
-    assert box["x"] - shape["x"] == pytest.approx(faces[1].box[0] / 800 * shape["width"], abs=2)
-    assert box["width"] == pytest.approx((faces[1].box[2] - faces[1].box[0]) / 800 * shape["width"], abs=2)
-    page.locator("#faces .box").nth(1).click()
-    same_bars(read_bars(page, "Face 1"), faces[1], closed.limits)
-    page.locator("#face-choice label").nth(0).click()
-    read_bars(page, "Face 0")
-
-    # the map of the strongest, then that of another one
-    strongest = max(faces[0].scores, key=faces[0].scores.get)
-    figure = page.locator(f"#map figure[data-au={strongest}] img")
-    before = figure.get_attribute("src")
-    other = next(label for label in closed.labels if label != strongest)
-    page.locator("#label-choice").get_by_text(other, exact=True).click()
-    figure = page.locator(f"#map figure[data-au={other}]")
-    figure.wait_for()
-    assert figure.locator("img").get_attribute("src") != before
-    assert au_meaning(other) in figure.inner_text()
-
-    with page.expect_download() as download:
-        page.locator("#table a").click()
-    assert download.value.suggested_filename == "action_units.csv"
-    same_table(Path(download.value.path()).read_text(), closed, faces, "two.png")
-
-    page.get_by_text("An action unit of your own").click()
-    page.get_by_text("Off with this checkpoint").wait_for()
-    assert page.locator("#own-ask").is_disabled()
-
-    for name, said in (
-        ("nobody.png", "No face was found in this picture"),
-        ("broken.png", "cannot be read as a picture"),
-    ):
-        page.locator("#another").or_(page.get_by_label("Remove Image")).filter(visible=True).click()
-        upload(page, folder / name)
-        page.locator("#message").get_by_text(said).wait_for()
-        assert not page.locator("#bars").is_visible()
-    assert not failed
-    assert all(url.startswith((served.address, "data:", "blob:")) for url in asked), asked
-    # the uploads, and no file beside them
-    assert {path.name for path in served.cache.rglob("*") if path.is_file()} == {"two.png", "nobody.png", "broken.png"}
-    log = served.log.read_text()
-    assert "Traceback" not in log
-    assert "two.png" not in log
-    page.close()
-
-    page = open_page(browser, served.address, viewport=PHONE)
-    upload(page, folder / "two.png")
-    same_bars(read_bars(page, "Face 0"), faces[0], closed.limits)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    page.close()
-
-
-def until(true, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def test_an_action_unit_of_ones_own_and_what_is_left_behind(
-    app, browser, folder, opened, two, port, tmp_path, monkeypatch
-):
-    cache = tmp_path / "cache"
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(cache))
-    monkeypatch.setattr(app, "DELETE_CACHE", (1, 20))
-    served = app.build(opened, "name")
-    served.launch(
-        **app.launch_options(), server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True
-    )
-    try:
-        page = open_page(browser, f"http://127.0.0.1:{port}")
-        page.get_by_text("An action unit of your own").click()
-        ask = page.locator("#own-ask")
-        page.locator("#own-text textarea").fill(JAW)
-        page.locator("#own-number").locator("input, textarea").fill("99")
-        ask.click()
-        page.locator("#own-message").get_by_text("99 is no action unit").wait_for()
-        # asked for before there is a picture, and kept for the next one
-        page.locator("#own-number").locator("input, textarea").fill("27")
-        ask.click()
-        page.locator("#own-message").get_by_text("AU27").wait_for()
-        upload(page, folder / "two.png")
-        bars = read_bars(page, "Face 0")
-        detector = ActionUnitDetector(*add_action_units(opened.model, opened.processor, {"AU27": JAW}))
-        scores = detector.image(two)[0].scores
-        assert list(bars) == [*OPEN_AUS, "AU27"]
-        assert all(bars[label]["length"] == pytest.approx(scores[label], abs=0.01) for label in scores)
-        # and another one with the picture there
-        page.locator("#own-number").locator("input, textarea").fill("18")
-        ask.click()
-        page.locator("#map figure[data-au=AU18]").wait_for()
-        assert list(read_bars(page, "Face 0")) == [*OPEN_AUS, "AU27", "AU18"]
-        page.locator("#own-forget").click()
-        page.locator("#bars [data-au=AU27]").wait_for(state="detached")
-        assert list(read_bars(page, "Face 0")) == OPEN_AUS
-        # nor in the next picture
-        page.locator("#another").click()
-        page.locator("#bars").wait_for(state="hidden")
-        upload(page, folder / "two.png")
-        assert list(read_bars(page, "Face 0")) == OPEN_AUS
-
-        sessions = served.state_holder.session_data
-        assert [path.name for path in cache.rglob("*") if path.is_file()] == ["two.png"]
-        assert len(sessions) == 1
-        page.close()
-        until(lambda: not sessions)
-        until(lambda: not [path for path in cache.rglob("*") if path.is_file()])
-    finally:
-        served.close()

@@ -80,7 +80,7 @@ def train(
     from ..data.schema import alignment_of
     from ..facs import BP4D_AUS, au_label
     from ..files import read_record
-    from ..lora import add_text_lora, text_lora_config
+    from ..lora import CALIBRATION_FILE, add_text_lora, calibration_record, text_lora_config
     from ..machine import machine
     from ..processes import launched
     from ..terminal import print_metrics
@@ -227,6 +227,8 @@ def train(
             model = adapted.merge_and_unload()
         save_detector(model, processor, output, records, gathered)
         if adapted is not None:
+            told = calibration_record(model.config.to_dict(), processor.thresholds)
+            write_text(state / "adapter" / CALIBRATION_FILE, json.dumps(told, indent=2) + "\n", quiet=True)
             (state / "adapter").replace(output / "adapter")
         print_metrics(metrics, list(labels), f"Unseen subjects: {', '.join(parts['test'])}")
         typer.echo(f"Saved to {output}")

@@ -121,12 +121,12 @@ def export_onnx(
     """
     out = Path(out)
     _check(model, out, precision, faces, count)
-    reference = copy.deepcopy(model).cpu().float().eval()
+    reference = _reference(model)
     judged, calibrating = _faces(processor, faces, count if precision == "int8-static" else 0)
     folded = reference.hiva.text_model is not None
     expected = _Expected(reference, judged)
     reference.fold_text()
-    digest = hashlib.sha256(_weights(reference)).hexdigest()
+    digest = _digest(reference)
     with _quiet(), torch.no_grad():
         proto = convert(_trace(reference, judged.shape[1:]), precision, calibrating)
         content = _finished(proto, to_metadata(reference, processor, precision, digest))
@@ -186,9 +186,25 @@ def _faces(processor: HiVAProcessor, faces: "Dataset | None", count: int) -> tup
     return pixels[judging], rest if count else None
 
 
-def _weights(model: HiVAForImageClassification) -> bytes:
-    """The weights as `save_pretrained` writes them, so that a checkpoint's file can be told from another's."""
-    return save({name: value.clone().contiguous() for name, value in model.state_dict().items()}, {"format": "pt"})
+def _reference(model: HiVAForImageClassification) -> HiVAForImageClassification:
+    return copy.deepcopy(model).cpu().float().eval()
+
+
+def weights_digest(model: HiVAForImageClassification) -> str:
+    """What a file of [`export_onnx`] tells as `weights_sha256`: the same of the same detector, folded or not.
+
+    Args:
+        model (`HiVAForImageClassification`): A detector; it is left as it is.
+    """
+    reference = _reference(model)
+    reference.fold_text()
+    return _digest(reference)
+
+
+def _digest(model: HiVAForImageClassification) -> str:
+    """Of the weights as `save_pretrained` writes them, so that a checkpoint's file can be told from another's."""
+    weights = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
+    return hashlib.sha256(save(weights, {"format": "pt"})).hexdigest()
 
 
 def _trace(model: HiVAForImageClassification, shape: tuple[int, ...]) -> Any:
@@ -278,4 +294,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-__all__ = ["OnnxExport", "export_onnx"]
+__all__ = ["OnnxExport", "export_onnx", "weights_digest"]

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCard
 
 from ..descriptions import load_bank
-from ..lora import BASE_FILE, tower_text
+from ..lora import BASE_FILE, CALIBRATION_FILE, tower_text
 from .described import column_table, label_table, made_of
 from .measured import (
     MISSING,
@@ -86,6 +86,7 @@ def model_card(
         repo_id=repo_id,
         labels=labels,
         intensity=model.config.problem_type == "regression",
+        levels=model.config.intensity_head,
         alignment=alignment_of_crops(processor.image_processor, results),
         other=_another_unit(model, processor),
         tower=not model.config.text_folded and model.config.use_descriptions,
@@ -186,6 +187,7 @@ def adapter_card(
         measured_on=protocol_of(results),
         metrics=metric_table(results, labels) if labels else "",
         chance=near_chance(results, labels),
+        calibrated=(folder / CALIBRATION_FILE).is_file(),
         consent=consent_of(names, base_model),
     )
 

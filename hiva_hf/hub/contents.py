@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from ..data.schema import DROPPED_FILE, SETTINGS_FILE
-from ..lora import BASE_FILE
+from ..lora import BASE_FILE, CALIBRATION_FILE, calibration_record
 from .cards import adapter_card, card_problems, dataset_card, is_blank_form, model_card
 from .measured import record
 from .parquet import ParquetFolder
@@ -23,9 +23,11 @@ _MODEL_FILES = (
     "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "processor_config.json",
     "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "README.md", "results.json",
-    "splits.json", "calibration.json",
+    "splits.json", "calibration.json", "*.onnx",
 )  # fmt: skip
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", BASE_FILE, "README.md", "results.json")
+_ADAPTER_FILES = (
+    "adapter_config.json", "adapter_model.safetensors", BASE_FILE, CALIBRATION_FILE, "README.md", "results.json",
+)  # fmt: skip
 _SPACE_FILES = ("*.py", "*.md", "*.css", "requirements.txt", "packages.txt", "*.png", "*.jpg")
 _DATASET_FILES = ("*.parquet", SETTINGS_FILE, DROPPED_FILE, "README.md")
 _TOLERANCE = 1e-5
@@ -65,7 +67,7 @@ def model_upload(
         loaded = None
         try:
             loaded = load_detector(upload.folder)
-            upload.problems += _answer_problems(*loaded)
+            upload.problems += _answer_problems(*loaded) + _exported_problems(upload.folder, loaded[0])
         except (ValueError, OSError) as error:
             upload.problems.append(f"The checkpoint must load; {error}")
         return _with_card(upload, lambda: model_card(upload.folder, repo_id, license, datasets, loaded))
@@ -92,6 +94,22 @@ def _answer_problems(model, processor) -> list[str]:
     return []
 
 
+def _exported_problems(folder: Path, model) -> list[str]:
+    """Whether ONNX files beside the weights are exports of them."""
+    from ..export.onnx_export import weights_digest
+    from ..export.runtime import OnnxModel
+
+    problems = []
+    for file in sorted(folder.glob("*.onnx")):
+        rule = f"{file.name} must be an export of this checkpoint"
+        try:
+            if OnnxModel(file).config.weights_sha256 != weights_digest(model):
+                problems.append(f"{rule}; it holds other weights. Run `hiva export onnx` anew.")
+        except (ImportError, ValueError) as error:
+            problems.append(f"{rule}; {error}")
+    return problems
+
+
 def adapter_upload(
     folder: str | Path,
     repo_id: str,
@@ -99,7 +117,7 @@ def adapter_upload(
     license: str | None = None,
     datasets: list[str] | None = None,
 ) -> Upload:
-    """An adapter alone, which names its base as others find it.
+    """An adapter alone, which names its base as others find it, with the calibration that it was measured with.
 
     Args:
         folder (`str` or `Path`): With `adapter_config.json`, or the folder of a training with `adapter` in it.
@@ -125,6 +143,7 @@ def adapter_upload(
         if results.is_file() and not (upload.folder / "results.json").is_file():
             shutil.copyfile(results, upload.folder / "results.json")
             without_paths(upload.folder / "results.json")
+        _add_calibration(upload.folder, results.parent)
         config = record(upload.folder, "adapter_config.json")
         base = base_model or record(folder, "adapter_config.json").get("base_model_name_or_path") or ""
         if not _is_hub_id(base):
@@ -135,6 +154,18 @@ def adapter_upload(
         config["base_model_name_or_path"] = upload.base = base
         (upload.folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         return _with_card(upload, lambda: adapter_card(upload.folder, repo_id, base, license, datasets))
+
+
+def _add_calibration(adapter: Path, merged: Path) -> None:
+    """The calibration that the figures were measured with goes along; only the merged detector's folder tells it."""
+    config, of_base = record(merged, "config.json"), record(adapter, BASE_FILE)
+    labels = list((config.get("id2label") or {}).values())
+    if config.get("model_type") != "hiva" or labels != of_base.get("action_units"):
+        return
+    place = adapter / CALIBRATION_FILE
+    if not place.is_file():
+        told = calibration_record(config, record(merged, "processor_config.json").get("thresholds"))
+        place.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_hub_id(name: str) -> bool:

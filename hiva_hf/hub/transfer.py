@@ -18,12 +18,14 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 
 from ..lora import adapter_misfit
+from .patience import told_at_once
 from .staging import Upload
 
 # what is never fetched: a pickle runs code when it is loaded
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib"]
 
 
+@told_at_once()
 def push(
     upload: Upload,
     repo_id: str,
@@ -119,6 +121,7 @@ def _check_base(api: HfApi, upload: Upload) -> None:
         )
 
 
+@told_at_once()
 def pull(repo_id: str, out: str | Path, *, revision: str | None = None, repo_type: str = "model") -> list[Path]:
     """Fetch a repository into a folder; files that are there and whole are not fetched again. Pickles stay away.
 

@@ -109,16 +109,14 @@ class RenderedBatches(Dataset):
         # each has been moved already, as by a landmark detector
         batch = self._views({name: values[chosen] for name, values in self._faces(a_round).items()}, index, 1, 0.5)
         if self.others is not None:
-            batch = self._with_others(batch, index)
+            batch = self._with_others(self.others, batch, index)
         batch["pixel_values"] = (batch["pixel_values"] - self.mean) / self.std
         return batch
 
-    def _with_others(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-        many = len(self.others["labels"])
+    def _with_others(self, others: Mapping[str, Tensor], batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+        many = len(others["labels"])
         chosen = torch.randint(many, (self.num_others,), generator=self._generator(3, index))
-        faces = {
-            name: values[chosen.to(values.device)].to(self.renderer.device) for name, values in self.others.items()
-        }
+        faces = {name: values[chosen.to(values.device)].to(self.renderer.device) for name, values in others.items()}
         faces = self._views(faces, index, 2, 1.0)
         if "mask_labels" in batch:
             faces["mask_labels"] = batch["mask_labels"].new_zeros(self.num_others, *batch["mask_labels"].shape[1:])

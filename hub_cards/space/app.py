@@ -1,104 +1,29 @@
 """The demo page: the action units of every face of a picture, where each was seen, and others by description."""
 
-import base64
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
-from matplotlib import colormaps
+from drawing import bars_html, faces_html, map_html, strongest, table_html
 from PIL import Image
+from reading import Reading, checked_own, open_upload, read_picture
 
 from hiva_hf import ActionUnitDetector
-from hiva_hf.detector import Picture
-from hiva_hf.facs import ACTION_UNITS, au_label, au_meaning
+from hiva_hf.default import chosen_checkpoint
 from hiva_hf.hub import hub_sentence
-from hiva_hf.image_processing_hiva import open_image
 from hiva_hf.open_vocabulary import add_action_units
-from hiva_hf.plotting import enlarge
-from hiva_hf.results import FaceResult
 
 FOLDER = Path(__file__).parent
-CHECKPOINT = "org/hiva-small"
 # seconds: how often uploads are looked through, and the age from which they are deleted
 DELETE_CACHE = (60, 300)
 # pages whose pictures the memory holds at most; the one that waited longest gives way
 SESSIONS = 20
-PICTURE_SIDE, MAP_SIDE = 1024, 336
+# how the checkpoint that ships with the package is called here
+OWN = "hiva_hf's own"
 LOST = "This page no longer holds your picture; please give it again."
-
-
-@dataclass
-class Reading:
-    """A picture and what was read in it.
-
-    Args:
-        image (`PIL.Image.Image`): Upright RGB.
-        name (`str`): Of the file.
-        faces (`list[FaceResult]`): Largest first; empty where there is none.
-        limits (`dict[str, float]`): By AU the score from which it counts as active.
-        intensity (`bool`): Whether scores are intensities 0-5 and not probabilities.
-        table (`str`): CSV of all faces.
-        own (`tuple[str, ...]`): Action units that were asked for by description.
-    """
-
-    image: Image.Image
-    name: str
-    faces: list[FaceResult]
-    limits: dict[str, float]
-    intensity: bool
-    table: str
-    own: tuple[str, ...] = ()
-
-
-def read_picture(
-    detector: ActionUnitDetector, image: Image.Image, name: str, own: Mapping[str, Sequence[str]] | None = None
-) -> Reading:
-    """All faces of a picture, with action units of one's own behind those of the checkpoint.
-
-    Raises:
-        ValueError: If the checkpoint cannot be asked for those.
-    """
-    if own:
-        model, processor = add_action_units(detector.model, detector.processor, own)
-        device = detector.model.device
-        detector = ActionUnitDetector(model, processor, faces=detector.faces, device=device, activation_maps=True)
-    results = detector.step([Picture(image, name)])
-    table = detector.to_dataframe(results).to_csv(index=False, na_rep="NaN")
-    faces = [result for result in results if result.success]
-    return Reading(image, name, faces, detector.limits, detector.intensity, table, tuple(own or ()))
-
-
-def open_upload(path: str) -> Image.Image:
-    """The uploaded picture, or one plain sentence for who uploaded it."""
-    try:
-        return open_image(path)
-    except (FileNotFoundError, ValueError):
-        raise ValueError("This file cannot be read as a picture; please take a JPEG, PNG or WebP file.") from None
-
-
-def checked_own(number: str, text: str, known: Sequence[str], most: int) -> tuple[str, list[str]]:
-    """The label and the sentences of an action unit that somebody asks for.
-
-    Raises:
-        ValueError: If the number is no action unit or one that the checkpoint has, or there is no or too much text.
-    """
-    try:
-        label = au_label(number)
-    except ValueError:
-        numbers = ", ".join(str(unit.number) for unit in ACTION_UNITS.values())
-        raise ValueError(f"{number.strip() or 'Nothing'} is no action unit; please take one of {numbers}.") from None
-    if label in known:
-        raise ValueError(f"The checkpoint was trained on {label} itself; please take a number that is not shown above.")
-    sentences = [line.strip() for line in text.splitlines() if line.strip()]
-    if not 1 <= len(sentences) <= most:
-        raise ValueError(f"Please describe {label} in 1 to {most} sentences, one a line; there are {len(sentences)}.")
-    return label, sentences
 
 
 def words(name: str) -> str:
@@ -108,97 +33,9 @@ def words(name: str) -> str:
     return text.format(soonest=soonest, latest=latest, sessions=SESSIONS)
 
 
-def data_uri(image: Image.Image) -> str:
-    """A picture as part of the page, so that no file of it is written."""
-    buffer = BytesIO()
-    image.save(buffer, format="JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 def message(sentence: str = "") -> dict:
     """One sentence about what went wrong, or nothing, which takes no room."""
     return gr.update(value=f'<p class="message" role="alert">{escape(sentence)}</p>', visible=bool(sentence))
-
-
-def faces_html(reading: Reading, chosen: int) -> str:
-    """The picture with a numbered box around each face; a click on one chooses it."""
-    shown = reading.image.copy()
-    shown.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    width, height = reading.image.size
-    boxes = []
-    # the smallest last, so that a box within a box can be clicked
-    for place, face in enumerate(reading.faces):
-        x0, x1 = (min(max(x, 0), width) / width for x in face.box[::2])
-        y0, y1 = (min(max(y, 0), height) / height for y in face.box[1::2])
-        style = f"left:{x0:.2%};top:{y0:.2%};width:{x1 - x0:.2%};height:{y1 - y0:.2%}"
-        # the number stands above its box where there is room
-        state = f"box{' chosen' if place == chosen else ''}{' high' if y0 < 0.1 else ''}"
-        click = f"document.querySelectorAll('#face-choice input')[{place}]?.click()"
-        boxes.append(
-            f'<button class="{state}" style="{style}" onclick="{click}" aria-label="face {face.face_id}">'
-            f"<span>{face.face_id}</span></button>"
-        )
-    # the frame has the picture's shape, so that boxes in percent fit it at every width
-    ratio = f"aspect-ratio:{width}/{height};max-width:calc(480px * {width / height:.3f})"
-    image = f'<img src="{data_uri(shown)}" alt="The picture, with {len(boxes)} faces found">'
-    return f'<div class="faces" style="{ratio}">{image}{"".join(boxes)}</div>'
-
-
-def bars_html(reading: Reading, chosen: int) -> str:
-    """A bar an action unit, with its name, its number and the mark of its threshold."""
-    face = reading.faces[chosen]
-    most = 5 if reading.intensity else 1
-    rows = []
-    for label, score in face.scores.items():
-        limit = reading.limits[label]
-        own = '<span class="own">yours, not calibrated</span>' if label in reading.own else ""
-        mark = "" if reading.intensity else f'<span class="mark" style="left:{limit:.2%}"></span>'
-        rows.append(
-            f'<li class="au{" active" if score >= limit else ""}" data-au="{label}">'
-            f'<span class="name"><b>{label}</b> {escape(au_meaning(label))} {own}</span>'
-            f'<span class="track"><span class="fill" style="width:{score / most:.2%}"></span>{mark}</span>'
-            f'<span class="number">{score:.{1 if reading.intensity else 2}f}</span></li>'
-        )
-    said = (
-        "Intensity from 0 to 5. Orange: 2 or more."
-        if reading.intensity
-        else "Probability that the movement is there, not how strong it is. Line: threshold. Orange: at or above it."
-    )
-    return f'<h3>Face {face.face_id}</h3><p class="note">{said}</p><ol class="bars">{"".join(rows)}</ol>'
-
-
-def map_html(reading: Reading, chosen: int, label: str) -> str:
-    """Where the descriptions of an action unit attend, over the face as the model sees it."""
-    face = reading.faces[chosen]
-    if face.crop is None or face.activation_maps is None:
-        return '<p class="note">This checkpoint has no maps: it was trained without the attention that gives them.</p>'
-    values = face.activation_maps[list(face.scores).index(label)]
-    values = enlarge(values, (MAP_SIDE, MAP_SIDE))
-    values = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
-    heat = Image.fromarray((colormaps["cividis"](values)[..., :3] * 255).astype(np.uint8))
-    grey = face.crop.convert("L").convert("RGB").resize(heat.size, Image.Resampling.BICUBIC)
-    name = escape(f"{label} {au_meaning(label)}".rstrip())
-    return (
-        f'<figure class="map" data-au="{label}"><img src="{data_uri(Image.blend(grey, heat, 0.6))}" '
-        f'alt="Activation map of {name}"><div class="scale"><span>least</span><i></i><span>most</span></div>'
-        f"<figcaption><b>{name}</b>: where its descriptions attend, on a scale of its own.</figcaption></figure>"
-    )
-
-
-def table_html(reading: Reading) -> str:
-    """A link that holds the table itself, so that no file of it is written."""
-    content = base64.b64encode(reading.table.encode()).decode()
-    count = len(reading.faces)
-    return (
-        f'<a class="download" download="action_units.csv" href="data:text/csv;base64,{content}">'
-        f"Download CSV ({count} {'face' if count == 1 else 'faces'})</a>"
-    )
-
-
-def strongest(reading: Reading, chosen: int) -> str:
-    """The action unit with the highest score."""
-    scores = reading.faces[chosen].scores
-    return max(scores, key=scores.__getitem__)
 
 
 def shown(reading: Reading, chosen: int = 0, label: str | None = None) -> tuple:
@@ -224,7 +61,7 @@ def hidden() -> tuple:
     return (gr.update(visible=True), gr.update(visible=False), "", no_face, "", gr.update(), "", "")
 
 
-def build(detector: ActionUnitDetector, checkpoint: str = CHECKPOINT) -> gr.Blocks:
+def build(detector: ActionUnitDetector, checkpoint: str) -> gr.Blocks:
     """The page around a detector.
 
     Args:
@@ -384,15 +221,16 @@ def launch_options() -> dict:
 
 
 def main() -> None:
-    """Serve the page of the checkpoint that `HIVA_CHECKPOINT` names."""
-    checkpoint = os.environ.get("HIVA_CHECKPOINT") or CHECKPOINT
+    """Serve the page of the checkpoint that `HIVA_CHECKPOINT` names, or of the one that ships with the package."""
+    checkpoint = chosen_checkpoint()
     try:
         detector = ActionUnitDetector(checkpoint, activation_maps=True)
     except (OSError, ValueError) as error:
         reason = hub_sentence(error) or error
         sys.exit(f"HIVA_CHECKPOINT must name the folder or Hub id of a HiVA checkpoint; got {checkpoint}. {reason}")
     # the place of a folder is nobody's business
-    build(detector, Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint).launch(**launch_options())
+    name = Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint
+    build(detector, name if os.environ.get("HIVA_CHECKPOINT") else OWN).launch(**launch_options())
 
 
 if __name__ == "__main__":
