@@ -76,6 +76,7 @@ def read_faces(folder: Path, names: Sequence[str], side: int, template: FaceTemp
 
     Raises:
         FileNotFoundError: If there are no faces.
+        ValueError: If they tell no intensity of these action units.
     """
     files = sorted(folder.glob("*.parquet"))
     if not files:
@@ -89,7 +90,12 @@ def read_faces(folder: Path, names: Sequence[str], side: int, template: FaceTemp
     for column, name in enumerate(names):
         if f"{name}_intensity" in table:
             intensity[:, column] = table[f"{name}_intensity"]
-    traits = table.rename(columns={"subject_id": "subject"})[list(TRAITS)]
+    if np.isnan(intensity).all():
+        raise ValueError(
+            f"`faces` must tell intensities, such as AU12_intensity; {folder} tells none of {', '.join(names)}."
+        )
+    # what is not told of these faces is missing
+    traits = table.rename(columns={"subject_id": "subject"}).reindex(columns=list(TRAITS))
     return KnownFaces(images, intensity, traits)
 
 

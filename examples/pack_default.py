@@ -24,11 +24,12 @@ from safetensors.torch import load_file, save_file
 from hiva_hf.checkpoint import load_detector
 from hiva_hf.commands.shared import trainer_of
 from hiva_hf.data import FaceTransform, load_rendered
+from hiva_hf.data.merging import label_matrix
 from hiva_hf.files import read_record
 from hiva_hf.hub.cards import model_card
 from hiva_hf.hub.measured import RENDERED
 from hiva_hf.hub.staging import without_paths
-from hiva_hf.training import evaluate_with_groups, without_nan
+from hiva_hf.training import evaluate_detector, evaluate_with_groups, without_nan
 
 # largest difference of a probability on any face, and most bytes of the folder
 LARGEST_DIFFERENCE, MOST_BYTES = 2e-3, 16_000_000
@@ -106,9 +107,14 @@ def results_of(source: Path, tested: Path | None) -> dict:
     if tested is None:
         return results
     model, processor = load_detector(source)
-    dataset = load_rendered(tested, aus=model.config.au_names)
+    names = model.config.au_names
+    dataset = load_rendered(tested, aus=names)
     with trainer_of(model, processor, dataset) as trainer:
         metrics, groups = evaluate_with_groups(trainer, dataset)
+        if model.config.intensity_head:
+            metrics |= evaluate_detector(
+                trainer, dataset, label_matrix(load_rendered(tested, aus=names, intensity=True))
+            )
     people = len(set(dataset["subject_id"]))
     return results | {
         "part": "test",
@@ -121,8 +127,15 @@ def results_of(source: Path, tested: Path | None) -> dict:
     }
 
 
-def pack(source: Path, folder: Path, weights: dict[str, torch.Tensor], results: dict, repo: str, license: str) -> None:
-    """All files of the shipped folder."""
+def pack(
+    source: Path,
+    folder: Path,
+    weights: dict[str, torch.Tensor],
+    results: dict,
+    card: Path | None,
+    how: tuple[str, str],
+) -> None:
+    """All files of the shipped folder; without a card of its own one is made, `how` it is named and licensed."""
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     # written for its owner alone, where all other files follow the umask
     (folder / "model.safetensors").chmod(0o644)
@@ -135,11 +148,10 @@ def pack(source: Path, folder: Path, weights: dict[str, torch.Tensor], results: 
             write_json(folder / name, content)
     if results:
         write_json(folder / "results.json", results)
-    if (source / "README.md").is_file():
-        shutil.copyfile(source / "README.md", folder / "README.md")
+    if card is not None:
+        shutil.copyfile(card, folder / "README.md")
     else:
-        card = model_card(folder, repo, license, [RENDERED])
-        (folder / "README.md").write_text(str(card), encoding="utf-8")
+        (folder / "README.md").write_text(str(model_card(folder, *how, [RENDERED])), encoding="utf-8")
 
 
 def main(
@@ -163,7 +175,9 @@ def main(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        pack(checkpoint, partial, weights, results_of(checkpoint, tested), repo, license)
+        # one that tells other figures is made anew
+        card = checkpoint / "README.md" if tested is None and (checkpoint / "README.md").is_file() else None
+        pack(checkpoint, partial, weights, results_of(checkpoint, tested), card, (repo, license))
         # what is read back, not what was meant
         found = answers(load_detector(partial)[0], pixel_values)
         moved = {name: (found[name] - values).abs().max().item() for name, values in right.items()}

@@ -165,14 +165,16 @@ def main(
     print(json.dumps({key: metrics[key] for key in ("mean_auc", "mean_f1", "intensity_mean_icc")}), flush=True)
     rendered, given = trainer.train_dataset.num_rendered_faces, how.get("others", {}).get("labels", ())
     options = {"steps": steps, "batch-size": batch_size, "views": views, "size": size, "rate": rate}
-    options |= {"map-weight": map_weight, "seed": seed} | ({"faces": "FACES", "share": share} if faces else {})
+    options |= {"map-weight": map_weight, "validated": validated, "seed": seed} | (
+        {"faces": "FACES", "share": share} if faces else {}
+    )
     record = {
         "command": " ".join(["python examples/train_default.py --model FaceXModel --out default"]
                             + [f"--{name} {value}" for name, value in options.items()] + ["--visual"] * visual),
-        "preset": "small", "datasets": [RENDERED], "data": None, "part": "validation",
+        "preset": "small, a deeper tower" + ", visual only" * visual,
+        "datasets": [RENDERED], "data": None, "part": "validation",
         "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": rate,
-        "people": {"validation": len(labels)},
-        "faces": {"train": rendered + len(given), "rendered": rendered, "validation": len(labels)},
+        "faces": {"train": rendered, "mixed in": len(given), "validation": len(labels)},
         "metrics": without_nan(metrics),
         # of a resumed run, since it was resumed
         "seconds": round(trained.metrics["train_runtime"], 1), "machine": machine(arguments.device),

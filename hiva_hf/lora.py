@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 
 from .files import read_record, whole_file
 
@@ -29,6 +29,8 @@ BASE_FILE = "adapter_base.json"
 CALIBRATION_FILE = "adapter_calibration.json"
 _WEIGHTS = "adapter_model.safetensors"
 _CALIBRATION = ("calibration_temperatures", "calibration_biases")
+# an intensity is at most that, and a probability is less
+_MOST = 5
 _HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 TEXT_TARGETS = r"(hiva\.)?text_model\.(.*\.)?(" + "|".join(name.replace(".", r"\.") for name in _PROJECTIONS) + ")"
 
@@ -224,25 +226,22 @@ def calibration_record(config: dict, thresholds: dict[str, float] | None) -> dic
 def _checked_calibration(config, file: Path) -> dict:
     """A record of [`calibration_record`] that fits a configuration."""
     stored, fitted = read_record(file), copy.copy(config)
-    rule = f"{file.name} must hold a positive temperature, a bias and a threshold for each action unit of its base"
     try:
+        if missing := {*_CALIBRATION, "thresholds"} - stored.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}.")
         for name in _CALIBRATION:
-            setattr(fitted, name, stored.get(name))
+            setattr(fitted, name, stored[name])
         fitted.validate_calibration()
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        raise ValueError(f"{rule}; {' '.join(str(error).split())} Push the adapter anew.") from None
-    thresholds = stored.get("thresholds")
-    entries = (
-        thresholds.items()
-        if isinstance(thresholds, dict)
-        else ()
-        if thresholds is None
-        else [("thresholds", thresholds)]
-    )
-    for label, value in entries:
-        if label not in config.au_names or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{rule}; {label} with {value!r} is none. Push the adapter anew.")
-    return calibration_record(stored, thresholds)
+        for label, value in (stored["thresholds"] or {}).items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if label not in config.au_names or not number or not 0 <= value <= _MOST:
+                raise ValueError(f"{label} with {value!r} is none.")
+    except (StrictDataclassError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file.name} must hold temperatures above 0, biases and thresholds of 0 to {_MOST} of the action units of "
+            f"its base; {' '.join(str(error).split())} Push the adapter anew."
+        ) from None
+    return calibration_record(stored, stored["thresholds"])
 
 
 def load_adapter(model: PreTrainedModel, adapter: str | Path, processor=None, **kwargs: Any):
@@ -267,7 +266,12 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path, processor=None, **
     from peft import PeftModel
 
     hub = {name: kwargs[name] for name in _HUB if name in kwargs}
-    told = read_record(Path(str(cached_file(str(adapter), "adapter_config.json", **hub))))
+    first = str(cached_file(str(adapter), "adapter_config.json", **hub))
+    # all files of one commit: what is checked is what is loaded, though somebody pushes in between
+    commit = None if Path(adapter).exists() else extract_commit_hash(first, None)
+    if commit is not None:
+        hub["revision"] = kwargs["revision"] = commit
+    told = read_record(Path(first))
     if misfit := adapter_misfit(model, adapter, **hub):
         base = told.get("base_model_name_or_path")
         raise ValueError(

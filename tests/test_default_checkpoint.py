@@ -200,14 +200,18 @@ def test_a_card_and_results_of_its_own_are_kept(detector, tmp_path):
 def test_a_card_tells_how_a_detector_does_on_the_tested_faces(detector, tmp_path):
     training = {"seed": 3, "steps": 70, "batch_size": 512, "command": "python examples/train_default.py --steps 70"}
     training |= {"datasets": ["rendered faces"], "data": None, "part": "validation", "metrics": {"mean_auc": 0.99}}
-    source = save_detector(*detector, tmp_path / "run", {"results.json": training | {"faces": {"train": 123_456}}})
+    training["preset"], training["faces"] = "small, a deeper tower", {"train": 123_456, "mixed in": 7, "validation": 9}
+    source = save_detector(*detector, tmp_path / "run", {"results.json": training})
+    (source / "README.md").write_text("of its training")
     out = pack(source, tmp_path / "packed", tested=SAMPLE_FILE)
     results = strict_json(out / "results.json")
-    assert results["faces"] == {"train": 123_456, "test": 600}
+    assert results["faces"] == training["faces"] | {"test": 600}
     assert results["people"] == {"test": 24}
     assert results["metrics"]["mean_auc"] != 0.99
+    assert results["metrics"]["intensity_mean_mae"] > 0
     assert sum(row["frames"] for row in results["groups"]["skin_tone"].values()) == 600
     card = (out / "README.md").read_text()
+    assert "epoch was chosen" not in card
     for told in (
         "On 600 frames of 24 people", "(part `test`)", "123,456 faces", "steps 70, batch size 512, seed 3",
         "`python examples/train_default.py --steps 70`", "skin tone",

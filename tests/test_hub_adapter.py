@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from hiva_hf import hiva_small, hiva_small_text
 from hiva_hf.checkpoint import load_detector
 from hiva_hf.hub import adapter_upload
-from hiva_hf.lora import CALIBRATION_FILE, add_text_lora, load_adapter, text_lora_config
+from hiva_hf.lora import CALIBRATION_FILE, add_text_lora, calibration_record, load_adapter, text_lora_config
 from hiva_hf.training import save_detector
 
 CALIBRATED = {"calibration_temperatures": [3.0, 0.5], "calibration_biases": [-1.0, 0.25]}
@@ -48,7 +48,10 @@ def tuned(tmp_path_factory):
     adapted.save_pretrained(folder / "adapter")
     results = {"aus": ["AU1", "AU12"], "metrics": {"f1_AU1": 0.5, "f1_AU12": 0.25, "mean_f1": 0.375}}
     save_detector(adapted.merge_and_unload(), processor, folder / "run", {"results.json": results})
+    # as `hiva train` leaves them
     (folder / "adapter").replace(folder / "run" / "adapter")
+    told = calibration_record(CALIBRATED, THRESHOLDS)
+    (folder / "run" / "adapter" / CALIBRATION_FILE).write_text(json.dumps(told))
     return folder
 
 
@@ -156,14 +159,13 @@ def test_an_adapter_brings_the_calibration_of_its_figures(client, hub, tuned, tm
     assert (logits(merged) - logits(load_detector(tuned / "base")[0])).abs().max() > 0.5
 
 
-def test_of_another_detector_beside_it_no_calibration_is_taken(tuned, tmp_path):
-    for aus, taken in ((["AU4", "AU6"], False), (["AU1", "AU12"], True)):
-        folder = tmp_path / aus[0]
-        save_detector(*hiva_small(aus), folder)
-        shutil.copytree(tuned / "run" / "adapter", folder / "adapter")
-        upload = adapter_upload(folder, "org/x", "org/base", "mit")
-        upload.close()
-        assert (CALIBRATION_FILE in upload.files) == taken
+def test_of_a_detector_beside_it_no_calibration_is_taken(tuned, tmp_path):
+    save_detector(*hiva_small(["AU1", "AU12"]), tmp_path / "other")
+    shutil.copytree(tuned / "run" / "adapter", tmp_path / "other" / "adapter")
+    (tmp_path / "other" / "adapter" / CALIBRATION_FILE).unlink()
+    upload = adapter_upload(tmp_path / "other", "org/x", "org/base", "mit")
+    upload.close()
+    assert CALIBRATION_FILE not in upload.files
 
 
 def test_what_was_measured_without_a_calibration_is_loaded_without(tuned, tmp_path):
@@ -190,12 +192,18 @@ def with_calibration(tuned, tmp_path, content):
         ({"calibration_biases": "none"}, "calibration_biases"),
         ({"thresholds": {"AU9": 0.5}}, "AU9 with 0.5 is none"),
         ({"thresholds": {"AU1": "high"}}, "AU1 with 'high' is none"),
-        ({"thresholds": [0.5, 0.5]}, "thresholds with"),
+        ({"thresholds": {"AU1": True}}, "AU1 with True is none"),
+        ({"thresholds": {"AU1": 10**400}}, "is none"),
+        ({"thresholds": {"AU1": float("nan")}}, "AU1 with nan is none"),
+        ({"thresholds": [0.5, 0.5]}, "no attribute 'items'"),
         ([], "holds a list"),
+        (None, "it lacks calibration_biases, calibration_temperatures, thresholds"),
     ],
 )
 def test_a_calibration_that_is_none_is_one_sentence_and_changes_nothing(tuned, tmp_path, content, said):
-    adapter = with_calibration(tuned, tmp_path, content)
+    if isinstance(content, dict):
+        content = {**CALIBRATED, "thresholds": None, **content}
+    adapter = with_calibration(tuned, tmp_path, {} if content is None else content)
     base, processor = load_detector(tuned / "base")
     before = logits(base)
     with pytest.raises(ValueError, match=CALIBRATION_FILE) as error:

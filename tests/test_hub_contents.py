@@ -285,11 +285,19 @@ def test_an_export_of_the_checkpoint_goes_along_and_of_another_does_not(run, tmp
     with closing(model_upload(run, "org/x", "mit")) as upload:
         assert not upload.problems
         assert "model.onnx" in upload.files
+    # what is calibrated afterwards answers otherwise
+    change(run / "config.json", calibration_temperatures=[2.0] * 3, calibration_biases=[0.5] * 3)
+    with closing(model_upload(run, "org/x", "mit")) as upload:
+        assert "largest logit difference at most 0.0001" in upload.problems[0]
+    change(run / "config.json", calibration_temperatures=None, calibration_biases=None)
+    change(run / "processor_config.json", thresholds={model.config.au_names[0]: 0.123})
+    with closing(model_upload(run, "org/x", "mit")) as upload:
+        assert "its thresholds are others" in upload.problems[0]
     with torch.no_grad():
         model.classifier.bias.add_(1.0)
-    export_onnx(model, processor, run / "model.onnx")
+    export_onnx(model, load_detector(run)[1], run / "model.onnx")
     (run / "broken.onnx").write_bytes(b"no protocol buffer")
     with closing(model_upload(run, "org/x", "mit")) as upload:
         broken, other = upload.problems
-        assert "model.onnx must be an export of this checkpoint; it holds other weights" in other
+        assert "model.onnx must be an export of this checkpoint; The float32 file must agree" in other
         assert "broken.onnx must be an export of this checkpoint" in broken

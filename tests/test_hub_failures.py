@@ -170,7 +170,7 @@ def test_what_the_client_tries_again_is_said_within_a_second(hub, trained, tmp_p
     ) as run:
         said = run.stderr.readline()
         assert time.monotonic() - failed[0] < 1
-        assert said.startswith(f"The Hub at {hub.url} does not answer; it is asked again for half a minute.")
+        assert said.startswith(f"The Hub at {hub.url} does not answer; it is asked again for a while.")
         left = run.stderr.read().splitlines()
     assert run.returncode == 2
     assert len(left) == 1

@@ -19,6 +19,7 @@ from hiva_hf import ActionUnitDetector
 from hiva_hf.checkpoint import load_detector
 from hiva_hf.data.rendered import SAMPLE_FILE
 from hiva_hf.faces import WholePicture
+from hiva_hf.lora import CALIBRATION_FILE, calibration_record
 from hiva_hf.plotting import save_figure
 from hiva_hf.plotting_reliability import plot_reliability, reliability_curve
 
@@ -102,6 +103,9 @@ def test_the_command_calibrates_a_checkpoint(hiva, checkpoint, others):
     before = load_detector(checkpoint)
     result = hiva("calibrate", "-c", checkpoint, "--data", Path("all.parquet"), "--part", "all")
     fails_with(result, "all.parquet")
+    # of an adapter that was merged into it, too
+    (checkpoint / "adapter").mkdir()
+    (checkpoint / "adapter" / CALIBRATION_FILE).write_text("{}")
     result = hiva("calibrate", "-c", checkpoint, "--part", "all", "--data", others)
     assert result.code == 0, result.err
     assert "Brier score" in result.out
@@ -109,6 +113,9 @@ def test_the_command_calibrates_a_checkpoint(hiva, checkpoint, others):
     assert model.config.calibration_temperatures != before[0].config.calibration_temperatures
     assert processor.thresholds != before[1].thresholds
     assert set(strict_json(checkpoint / "calibration.json")) == set(model.config.au_names)
+    config = json.loads((checkpoint / "config.json").read_text())
+    told = calibration_record(config, processor.thresholds)
+    assert strict_json(checkpoint / "adapter" / CALIBRATION_FILE) == told
     pixel_values = torch.rand(2, 3, 112, 112)
     with torch.no_grad():
         logits, raw = model(pixel_values).logits, before[0](pixel_values).logits

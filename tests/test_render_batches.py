@@ -134,6 +134,14 @@ def test_a_mixed_batch_is_the_same_whenever_it_is_asked_for(renderer):
     assert not torch.equal(first[2]["pixel_values"][3:], first[1]["pixel_values"][3:])
 
 
+def test_a_share_of_none_is_the_rendered_faces_alone(renderer):
+    alone, none = batches(renderer), batches(renderer, others=others(), share=0.0)
+    assert same(alone[0], none[0])
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=f"`share` must be at least 0 and less than 1; got {share}"):
+            batches(renderer, others=others(), share=share)
+
+
 @pytest.mark.parametrize(
     ("how", "told"), [({"block_size": 3}, "multiple of the faces"), ({"views": 0}, "`views` at least 1")]
 )

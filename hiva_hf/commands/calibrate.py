@@ -20,6 +20,7 @@ def calibrate(
     """Fit probabilities and thresholds of a trained detector to people it was not trained on, and store them in it."""
     from ..calibration import calibrate_detector
     from ..checkpoint import load_detector
+    from ..lora import CALIBRATION_FILE, calibration_record
     from ..terminal import print_calibration
     from ..training import without_nan
 
@@ -46,7 +47,7 @@ def calibrate(
     with trainer_of(model, processor, dataset) as trainer:
         calibration = calibrate_detector(trainer, processor, dataset)
     report = {label: without_nan(row) for label, row in calibration.report.items()}
-    stored = {
+    stored: dict[str, dict] = {
         "config.json": {
             "calibration_temperatures": calibration.temperatures, "calibration_biases": calibration.biases
         },
@@ -55,6 +56,9 @@ def calibrate(
     for name, values in stored.items():
         content = json.loads((folder / name).read_text(encoding="utf-8")) | values
         write_text(folder / name, json.dumps(content, indent=2, sort_keys=True) + "\n", quiet=True)
+    if (folder / "adapter" / CALIBRATION_FILE).is_file():
+        told = calibration_record(stored["config.json"], calibration.thresholds)
+        write_text(folder / "adapter" / CALIBRATION_FILE, json.dumps(told, indent=2) + "\n", quiet=True)
     write_text(folder / "calibration.json", json.dumps(report, indent=2) + "\n", quiet=True)
     print_calibration(calibration, f"{part}: {len(dataset)} faces")
     typer.echo(f"Stored in {folder}")

@@ -21,7 +21,7 @@ from ..modeling_hiva import HiVAForImageClassification
 from ..processing_hiva import HiVAProcessor
 from .metadata import to_metadata
 from .precision import PRECISIONS, convert
-from .runtime import import_onnxruntime, open_session
+from .runtime import OnnxModel, import_onnxruntime, open_session
 
 if TYPE_CHECKING:
     # it brings datasets along, which a detector that runs a file does without
@@ -131,15 +131,11 @@ def export_onnx(
         proto = convert(_trace(reference, judged.shape[1:]), precision, calibrating)
         content = _finished(proto, to_metadata(reference, processor, precision, digest))
     largest, mean = expected.differences(content, precision)
-    measure, limit = _LIMITS[precision]
-    found = largest if measure == "largest_logit" else mean
-    # a NaN is no agreement
-    if not found <= limit:
-        raise ValueError(
-            f"The {precision} file must agree with the model: {measure.replace('_', ' ')} difference at most "
-            f"{limit:g}; got {found:.3g}. Nothing was written; take another precision"
-            f"{', or other faces' if precision == 'int8-static' else ''}."
-        )
+    try:
+        _refuse(largest, mean, precision)
+    except ValueError as error:
+        other = ", or other faces" if precision == "int8-static" else ""
+        raise ValueError(f"{error} Nothing was written; take another precision{other}.") from None
     with whole_file(out) as partial:
         partial.write_bytes(content)
     return OnnxExport(out, precision, len(content) / 1e6, folded, len(judged), largest, mean)
@@ -186,19 +182,41 @@ def _faces(processor: HiVAProcessor, faces: "Dataset | None", count: int) -> tup
     return pixels[judging], rest if count else None
 
 
-def _reference(model: HiVAForImageClassification) -> HiVAForImageClassification:
-    return copy.deepcopy(model).cpu().float().eval()
-
-
-def weights_digest(model: HiVAForImageClassification) -> str:
-    """What a file of [`export_onnx`] tells as `weights_sha256`: the same of the same detector, folded or not.
+def check_export(model: HiVAForImageClassification, processor: HiVAProcessor, path: str | Path) -> None:
+    """Whether a file answers on rendered faces as a detector does, calibration and thresholds included.
 
     Args:
         model (`HiVAForImageClassification`): A detector; it is left as it is.
+        processor (`HiVAProcessor`): Its processor.
+        path (`str` or `Path`): A file of [`export_onnx`].
+
+    Raises:
+        ImportError: If onnxruntime is not installed.
+        ValueError: If it is no such file, or the limits that it was written under do not hold.
     """
-    reference = _reference(model)
-    reference.fold_text()
-    return _digest(reference)
+    exported, names = OnnxModel(Path(path)), model.config.au_names
+    if exported.config.au_names != names:
+        raise ValueError(f"its action units are {', '.join(exported.config.au_names)}.")
+    if exported.processor.limits(names) != processor.limits(names):
+        raise ValueError("its thresholds are others.")
+    judged, _ = _faces(processor, None, 0)
+    expected = _Expected(_reference(model), judged)
+    _refuse(*expected.differences(Path(path).read_bytes(), exported.config.precision), exported.config.precision)
+
+
+def _refuse(largest: float, mean: float, precision: str) -> None:
+    measure, limit = _LIMITS[precision]
+    found = largest if measure == "largest_logit" else mean
+    # a NaN is no agreement
+    if not found <= limit:
+        raise ValueError(
+            f"The {precision} file must agree with the model: {measure.replace('_', ' ')} difference at most "
+            f"{limit:g}; got {found:.3g}."
+        )
+
+
+def _reference(model: HiVAForImageClassification) -> HiVAForImageClassification:
+    return copy.deepcopy(model).cpu().float().eval()
 
 
 def _digest(model: HiVAForImageClassification) -> str:
@@ -294,4 +312,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-__all__ = ["OnnxExport", "export_onnx", "weights_digest"]
+__all__ = ["OnnxExport", "check_export", "export_onnx"]

@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from ..data.schema import DROPPED_FILE, SETTINGS_FILE
-from ..lora import BASE_FILE, CALIBRATION_FILE, calibration_record
+from ..lora import BASE_FILE, CALIBRATION_FILE
 from .cards import adapter_card, card_problems, dataset_card, is_blank_form, model_card
 from .measured import record
 from .parquet import ParquetFolder
@@ -67,7 +67,7 @@ def model_upload(
         loaded = None
         try:
             loaded = load_detector(upload.folder)
-            upload.problems += _answer_problems(*loaded) + _exported_problems(upload.folder, loaded[0])
+            upload.problems += _answer_problems(*loaded) + _exported_problems(upload.folder, *loaded)
         except (ValueError, OSError) as error:
             upload.problems.append(f"The checkpoint must load; {error}")
         return _with_card(upload, lambda: model_card(upload.folder, repo_id, license, datasets, loaded))
@@ -94,19 +94,16 @@ def _answer_problems(model, processor) -> list[str]:
     return []
 
 
-def _exported_problems(folder: Path, model) -> list[str]:
-    """Whether ONNX files beside the weights are exports of them."""
-    from ..export.onnx_export import weights_digest
-    from ..export.runtime import OnnxModel
+def _exported_problems(folder: Path, model, processor) -> list[str]:
+    """Whether ONNX files beside the weights answer as the checkpoint does."""
+    from ..export.onnx_export import check_export
 
     problems = []
     for file in sorted(folder.glob("*.onnx")):
-        rule = f"{file.name} must be an export of this checkpoint"
         try:
-            if OnnxModel(file).config.weights_sha256 != weights_digest(model):
-                problems.append(f"{rule}; it holds other weights. Run `hiva export onnx` anew.")
+            check_export(model, processor, file)
         except (ImportError, ValueError) as error:
-            problems.append(f"{rule}; {error}")
+            problems.append(f"{file.name} must be an export of this checkpoint; {error} Run `hiva export onnx` anew.")
     return problems
 
 
@@ -143,7 +140,6 @@ def adapter_upload(
         if results.is_file() and not (upload.folder / "results.json").is_file():
             shutil.copyfile(results, upload.folder / "results.json")
             without_paths(upload.folder / "results.json")
-        _add_calibration(upload.folder, results.parent)
         config = record(upload.folder, "adapter_config.json")
         base = base_model or record(folder, "adapter_config.json").get("base_model_name_or_path") or ""
         if not _is_hub_id(base):
@@ -154,18 +150,6 @@ def adapter_upload(
         config["base_model_name_or_path"] = upload.base = base
         (upload.folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         return _with_card(upload, lambda: adapter_card(upload.folder, repo_id, base, license, datasets))
-
-
-def _add_calibration(adapter: Path, merged: Path) -> None:
-    """The calibration that the figures were measured with goes along; only the merged detector's folder tells it."""
-    config, of_base = record(merged, "config.json"), record(adapter, BASE_FILE)
-    labels = list((config.get("id2label") or {}).values())
-    if config.get("model_type") != "hiva" or labels != of_base.get("action_units"):
-        return
-    place = adapter / CALIBRATION_FILE
-    if not place.is_file():
-        told = calibration_record(config, record(merged, "processor_config.json").get("thresholds"))
-        place.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_hub_id(name: str) -> bool:

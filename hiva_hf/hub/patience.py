@@ -12,6 +12,8 @@ logger = logging.get_logger(__name__)
 # who tells there of a connection that broke, in two lines a try
 _TELLERS = ("huggingface_hub.utils._http", "huggingface_hub.file_download")
 _BROKEN = ("thrown while requesting", "Retrying in", "Error while downloading from")
+# of an answer, the client's own line tells what it was
+_ANSWERED = "HTTP Error"
 
 
 class _Once(stdlib.Filter):
@@ -20,12 +22,13 @@ class _Once(stdlib.Filter):
     told = False
 
     def filter(self, record: stdlib.LogRecord) -> bool:
-        if not any(mark in record.getMessage() for mark in _BROKEN):
+        said = record.getMessage()
+        if _ANSWERED in said or not any(mark in said for mark in _BROKEN):
             return True
         if not self.told:
             self.told = True
             logger.warning(
-                "The Hub at %s does not answer; it is asked again for half a minute. Break off when you like: started "
+                "The Hub at %s does not answer; it is asked again for a while. Break off when you like: started "
                 "again, this goes on where it was.",
                 constants.ENDPOINT,
             )

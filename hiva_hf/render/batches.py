@@ -42,11 +42,11 @@ class RenderedBatches(Dataset):
             Faces that were made before and are mixed in, drawn with replacement: `pixel_values` (uint8, aligned, the
             crop in the middle of what is given), `labels` and `intensity_labels` in the order of `names`. Of them no
             masks are known.
-        share (`float`, defaults to 0.25): How much of each batch they are.
+        share (`float`, defaults to 0.25): How much of each batch they are, from 0 to less than 1.
 
     Raises:
-        ValueError: If an action unit is none that is rendered, or `block_size` is no multiple of the faces that are
-            rendered a batch.
+        ValueError: If an action unit is none that is rendered, `share` is none, or `block_size` is no multiple of the
+            faces that are rendered a batch.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class RenderedBatches(Dataset):
             raise ValueError(
                 f"`names` must be action units that are rendered, {', '.join(RENDERED_AUS)}; got {', '.join(unknown)}."
             )
+        if not 0 <= share < 1:
+            raise ValueError(f"`share` must be at least 0 and less than 1; got {share}.")
         num_others = round(share * batch_size) if others is not None else 0
         num_rendered = batch_size - num_others
         block_size = 8 * num_rendered if block_size is None else block_size
@@ -108,7 +110,7 @@ class RenderedBatches(Dataset):
         chosen = order[place * self.num_rendered : (place + 1) * self.num_rendered].to(self.renderer.device)
         # each has been moved already, as by a landmark detector
         batch = self._views({name: values[chosen] for name, values in self._faces(a_round).items()}, index, 1, 0.5)
-        if self.others is not None:
+        if self.others is not None and self.num_others:
             batch = self._with_others(self.others, batch, index)
         batch["pixel_values"] = (batch["pixel_values"] - self.mean) / self.std
         return batch

@@ -104,8 +104,8 @@ def build(detector: ActionUnitDetector, checkpoint: str) -> gr.Blocks:
                 add_action_units(detector.model, detector.processor, own)
                 return own, own_list(own), *[gr.skip()] * 10
             reading = read_picture(detector, reading.image, reading.name, own)
-        except ValueError as error:
-            return gr.skip(), message(str(error)), *[gr.skip()] * 10
+        except (OSError, ValueError) as error:
+            return gr.skip(), message(str(hub_sentence(error) or error)), *[gr.skip()] * 10
         return own, own_list(own), reading, message(), *shown(reading, 0, label)
 
     def on_forget(reading: Reading | None) -> tuple:
@@ -222,8 +222,9 @@ def launch_options() -> dict:
 
 def main() -> None:
     """Serve the page of the checkpoint that `HIVA_CHECKPOINT` names, or of the one that ships with the package."""
-    checkpoint = chosen_checkpoint()
+    checkpoint = os.environ.get("HIVA_CHECKPOINT", "the checkpoint of the package")
     try:
+        checkpoint = chosen_checkpoint()
         detector = ActionUnitDetector(checkpoint, activation_maps=True)
     except (OSError, ValueError) as error:
         reason = hub_sentence(error) or error
