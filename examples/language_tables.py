@@ -10,6 +10,14 @@ from scipy import stats
 from hiva_hf.files import whole_file
 from hiva_hf.plotting import ACTIVE, BOX, INACTIVE, figure_class
 
+# no deviation, and no interval
+ONE_SEED = "(one seed)"
+LEGEND = (
+    "Mean and standard deviation over seeds, on {people} people whom no training saw; the shares are of the people who "
+    "are trained on. AUC within a person: of each tested person alone, then the mean. Differences are of that, paired "
+    "by seed and person, with 95 % intervals for other seeds and people, each for itself: of twenty such, one is "
+    "expected to leave out 0 by chance."
+)
 # what is claimed of language, as pairs of rows
 COMPARISONS = [
     ("full", "visual only"),
@@ -106,7 +114,12 @@ def write_summary(table: pd.DataFrame, out: Path, grid: Sequence[str], study: Se
     for name, frame in {"means.csv": flat.reset_index(), "differences.csv": differences}.items():
         with whole_file(out / name) as partial:
             frame.to_csv(partial, index=False, float_format="%.4f")
-    text = [_means_table(means, fractions, [*grid, *study]), _difference_table(differences, fractions)]
+    people = table.loc[table["subject"] != "all", "subject"].nunique()
+    text = [
+        LEGEND.format(people=people),
+        _means_table(means, fractions, [*grid, *study]),
+        _difference_table(differences, fractions),
+    ]
     with whole_file(out / "tables.md") as partial:
         partial.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     with whole_file(out / "language.png") as partial:
@@ -132,7 +145,7 @@ def _means_table(means: pd.DataFrame, fractions: Sequence[float], names: Sequenc
                 cells.append("")
                 continue
             mean, deviation, _ = means.loc[(fraction, name), metric]
-            cells.append(f"{mean:.3f}" + ("" if np.isnan(deviation) else f" ± {deviation:.3f}"))
+            cells.append(f"{mean:.3f}" + (f" {ONE_SEED}" if np.isnan(deviation) else f" ± {deviation:.3f}"))
         if any(cells):
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -149,7 +162,8 @@ def _difference_table(differences: pd.DataFrame, fractions: Sequence[float]) -> 
                 cells.append("")
                 continue
             one = rows.loc[fraction]
-            cell = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+            interval = ONE_SEED if np.isnan(one["low"]) else f"[{one['low']:+.3f}, {one['high']:+.3f}]"
+            cell = f"{one['difference']:+.3f} {interval}"
             cells.append(f"**{cell}**" if one["low"] * one["high"] > 0 else cell)
         if any(cells):
             lines.append(f"| {pair[0]} | {pair[1]} | " + " | ".join(cells) + " |")
@@ -163,7 +177,7 @@ def _figure(runs: pd.DataFrame, differences: pd.DataFrame, fractions: Sequence[f
     figure = figure_class()(
         figsize=(3.3 * len(fractions) + 2.6, 0.33 * len(names) + 1.6), layout="constrained", dpi=130
     )
-    columns = figure.subplots(1, len(fractions), sharey=True, squeeze=False)[0]
+    columns = figure.subplots(1, len(fractions), sharex=True, sharey=True, squeeze=False)[0]
     places = np.arange(len(names))[::-1]
     for axes, fraction in zip(columns, fractions, strict=True):
         scores = runs["auc_within"].xs(fraction, level="fraction").unstack("seed")

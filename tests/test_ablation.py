@@ -168,3 +168,22 @@ def test_hidden_action_units_without_labels_and_with_few(data, tmp_path):
     assert set(rows[rows["group"] == "hidden"]["au"]) == {"AU12", "AU14"}
     assert (rows.groupby(["people", "design"])["au"].nunique() == rows["au"].nunique()).all()
     assert "Labels of the hidden ones: none" in done.stdout
+
+
+def test_the_tables_say_which_rows_have_one_seed(tmp_path):
+    table = table_of({"visual only": 0.0, "full": 0.03, "random text": 0.01})
+    write_summary(
+        table[(table["row"] != "random text") | (table["seed"] == 1)],
+        tmp_path,
+        ["visual only", "full", "random text"],
+        [],
+    )
+    text = (tmp_path / "tables.md").read_text()
+    assert "on 20 people" in text
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
+    assert lines["random text"].count("(one seed)") == 3
+    assert "one seed" not in lines["visual only"]
+    rows = [line for line in text.splitlines() if line.startswith("| full | random text |")]
+    assert len(rows) == 1
+    assert rows[0].endswith("(one seed) |")
+    assert "nan" not in text
