@@ -26,10 +26,16 @@ from hiva_hf.data import FaceTransform, au_names, load_prepared, subject_split
 from hiva_hf.data.merging import column_values, label_matrix
 from hiva_hf.descriptions import load_bank, load_text_embeds
 from hiva_hf.facs import au_label
+from hiva_hf.files import whole_file
 from hiva_hf.loss_hiva import MISSING_LABEL
 
 RESULTS = Path(__file__).parent / "results" / "language" / "open_vocabulary.csv"
 TEXT = {"au_projection": "text"}
+LEGEND = (
+    "AUC on people whom no training saw, mean and standard deviation over seeds: of action units of which no label, or "
+    "few, were shown, then the mean of those, and of the trained ones. Chance is .5; but a score that only tells how "
+    "much a face moves ranks some of them above it, so that the row of random text, which says nothing, is what to beat."
+)
 NO_CONTEXT = {**TEXT, "use_graph": False, "use_cdca": False}
 # without labels: what is read at random, what is pulled together, and who gives context to whom
 UNSEEN: dict[str, dict] = {
@@ -127,11 +133,15 @@ def main(
                     if mine:
                         rows = run(dataset, count, seed, names, epochs, size, design, out.parent / ".trainer")
                         table.add([{"people": count, "design": design, "seed": seed, **row} for row in rows])
-    show(table.read())
+    text = tables(table.read())
+    print(text)
+    with whole_file(out.with_suffix(".md")) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
-def show(rows: pd.DataFrame) -> None:
-    """Print the AUC of every hidden action unit, and the mean of both groups; mean and deviation over seeds."""
+def tables(rows: pd.DataFrame) -> str:
+    """The AUC of every hidden action unit, and the mean of both groups; mean and deviation over seeds."""
+    found = [LEGEND]
     for people, part in rows.groupby("people"):
         units = part[part["group"] == "hidden"].groupby(["design", "au"])["auc"]
         means = part.groupby(["design", "group", "seed"])["auc"].mean().groupby(["design", "group"])
@@ -139,8 +149,9 @@ def show(rows: pd.DataFrame) -> None:
             (groups.mean().map("{:.3f}".format) + " ± " + groups.std().map("{:.3f}".format)).unstack()
             for groups in (units, means)
         ]
-        print(f"\nLabels of the hidden ones: {f'of {people} people' if people else 'none'}\n")
-        print(pd.concat(columns, axis=1).to_markdown())
+        found.append(f"Labels of the hidden ones: {f'of {people} people' if people else 'none'}.")
+        found.append(pd.concat(columns, axis=1).to_markdown())
+    return "\n\n".join(found)
 
 
 if __name__ == "__main__":
