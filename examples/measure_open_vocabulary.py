@@ -34,7 +34,7 @@ TEXT = {"au_projection": "text"}
 LEGEND = (
     "AUC on people whom no training saw, mean and standard deviation over seeds: of action units of which no label, or "
     "few, were shown, then the mean of those, and of the trained ones. Chance is .5; but a score that only tells how "
-    "much a face moves ranks some of them above it, so that the row of random text, which says nothing, is what to beat."
+    "much a face moves ranks some of them above it: the row of random text, which says nothing, is what to beat."
 )
 NO_CONTEXT = {**TEXT, "use_graph": False, "use_cdca": False}
 # without labels: what is read at random, what is pulled together, and who gives context to whom
