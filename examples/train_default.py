@@ -4,7 +4,8 @@
 
 `--model` is ICT-FaceKit's folder FaceXModel or its compact form. Nothing but renders is trained on; `--faces` mixes in
 those that another renderer made before. The number of steps is what fits into the time: the learning rate falls to zero
-within it. Started again after an interruption, it goes on. `--visual` trains the same model without text and graph.
+within it. Started again after an interruption, it goes on. `--start` trains a checkpoint further. `--visual` trains the
+same model without text and graph.
 """
 
 import json
@@ -20,6 +21,7 @@ from measure_language import VISUAL
 from transformers import Trainer, TrainingArguments, set_seed
 
 from hiva_hf import hiva_small, training_arguments
+from hiva_hf.checkpoint import load_detector
 from hiva_hf.faces import FaceTemplate
 from hiva_hf.hub.measured import RENDERED
 from hiva_hf.machine import machine
@@ -68,6 +70,23 @@ def new_detector(size: int, map_loss_weight: float, visual: bool = False):
     return model, processor
 
 
+def earlier_detector(folder: Path, size: int, map_loss_weight: float):
+    """One that such a training made, without its calibration: that holds for it as it was."""
+    model, processor = load_detector(folder)
+    side = processor.image_processor.size["height"]
+    if not set(model.config.au_names) <= set(RENDERED_AUS) or not model.config.intensity_head or side != size:
+        raise typer.BadParameter(
+            f"must be a checkpoint of this script, with an intensity head and rendered action units, of {size} pixels "
+            f"(--size); got {', '.join(model.config.au_names)} at {side} pixels"
+            f"{'' if model.config.intensity_head else ' without the head'}.",
+            param_hint="'--start'",
+        )
+    model.config.map_loss_weight = map_loss_weight
+    model.config.calibration_temperatures = model.config.calibration_biases = None
+    processor.thresholds = None
+    return model, processor
+
+
 def steps_in(minutes: float, model, batches: RenderedBatches, arguments: TrainingArguments) -> int:
     """How many steps fit into the time, by those of two rounds after the first."""
     model = model.to(arguments.device).train()
@@ -102,6 +121,17 @@ def scores(model, batches) -> tuple[np.ndarray, ...]:
     return tuple(torch.cat(column).float().cpu().numpy() for column in zip(*found, strict=True))
 
 
+def command(out: Path, options: dict, start: Path | None) -> str:
+    """What makes these weights, with what came before."""
+    line = f"python examples/train_default.py --model FaceXModel --out {out.name}"
+    line += "".join(f" --{name} {value}" for name, value in options.items())
+    if start is None:
+        return line
+    record = start / "results.json"
+    before = json.loads(record.read_text()).get("command") if record.exists() else None
+    return "; ".join(filter(None, [before, f"{line} --start {start.name}"]))
+
+
 def main(
     model_path: Annotated[Path, typer.Option("--model", help="ICT-FaceKit: FaceXModel, or its compact form.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
@@ -114,11 +144,14 @@ def main(
     map_weight: Annotated[float, typer.Option(help="Weight of the activation maps' loss.")] = 0.05,
     faces: Annotated[Path | None, typer.Option(help="Folder of rendered faces in parquet to mix in.")] = None,
     share: Annotated[float, typer.Option(min=0, max=0.99, help="Of each step that they are.")] = 0.25,
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to go on from.")] = None,
     visual: Annotated[bool, typer.Option("--visual", help="Without text and graph, to compare.")] = False,
     chunk: Annotated[int, typer.Option(help="Faces that are drawn at once; by default what suits the device.")] = 0,
     validated: Annotated[int, typer.Option(min=1, help="Batches of the validation.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights, faces and order.")] = 0,
 ):
+    if start and visual:
+        raise typer.BadParameter("--visual trains a new model; leave out --start.", param_hint="'--start'")
     set_seed(seed)
     arguments = training_arguments(
         out.with_name(f"{out.name}-checkpoints"),
@@ -136,7 +169,11 @@ def main(
     )
     renderer = FaceRenderer(FaceModel.load(model_path), size=size, device=arguments.device, chunk=chunk or None)
     map_weight = 0.0 if visual else map_weight
-    model, processor = new_detector(size, map_weight, visual)
+
+    def detector():
+        return earlier_detector(start, size, map_weight) if start else new_detector(size, map_weight, visual)
+
+    model, processor = detector()
 
     def batches(count: int, first: int, **how) -> RenderedBatches:
         return RenderedBatches(
@@ -152,7 +189,7 @@ def main(
     if not steps:
         steps = steps_in(minutes, model, batches(3 * 8 * views, VALIDATION // 2, **how), arguments)
         set_seed(seed)
-        model, processor = new_detector(size, map_weight, visual)
+        model, processor = detector()
     arguments.max_steps, arguments.save_steps = steps, max(1, steps // 5)
     print(f"{steps} steps of {batch_size} faces, each seen {views} times", flush=True)
     trainer = Trainer(model=model, args=arguments, train_dataset=batches(steps, 0, **how), data_collator=first_of)
@@ -165,12 +202,10 @@ def main(
     print(json.dumps({key: metrics[key] for key in ("mean_auc", "mean_f1", "intensity_mean_icc")}), flush=True)
     rendered, given = trainer.train_dataset.num_rendered_faces, how.get("others", {}).get("labels", ())
     options = {"steps": steps, "batch-size": batch_size, "views": views, "size": size, "rate": rate}
-    options |= {"map-weight": map_weight, "validated": validated, "seed": seed} | (
-        {"faces": "FACES", "share": share} if faces else {}
-    )
+    options |= {"map-weight": map_weight, "validated": validated, "seed": seed}
+    options |= {"faces": "FACES", "share": share} if faces else {}
     record = {
-        "command": " ".join(["python examples/train_default.py --model FaceXModel --out default"]
-                            + [f"--{name} {value}" for name, value in options.items()] + ["--visual"] * visual),
+        "command": command(out, options, start) + " --visual" * visual,
         "preset": "small, a deeper tower" + ", visual only" * visual,
         "datasets": [RENDERED], "data": None, "part": "validation",
         "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": rate,
