@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 def by_torch(model: torch.nn.Module) -> Run:
     @torch.inference_mode()
     def run(pixel_values: np.ndarray) -> np.ndarray:
-        return model(torch.from_numpy(pixel_values)).logits.numpy()
+        return model(torch.from_numpy(pixel_values).to(model.dtype)).logits.float().numpy()
 
     return run
 
@@ -65,7 +66,8 @@ def variants(
     model.save_pretrained(folder / "checkpoint")
     weights = (folder / "checkpoint" / "model.safetensors").stat().st_size / 1e6
     found = {EAGER: (by_torch(model), weights)}
-    ways: list[tuple[str, Callable[[], Run], float]] = []
+    half = deepcopy(model).to(torch.bfloat16)
+    ways: list[tuple[str, Callable[[], Run], float]] = [("PyTorch, bfloat16", lambda: by_torch(half), weights / 2)]
     if compiled:
         ways.append(("torch.compile", lambda: by_torch(torch.compile(model, dynamic=True)), weights))
     for precision in PRECISIONS:

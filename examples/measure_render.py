@@ -1,7 +1,4 @@
-"""Faces that are rendered a second of one core's time.
-
-    python examples/measure_render.py --model FaceXModel
-"""
+"""Faces that are rendered a second of one core's time: `python examples/measure_render.py --model FaceXModel`."""
 
 import time
 from pathlib import Path

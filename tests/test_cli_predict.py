@@ -142,6 +142,19 @@ def test_a_device_that_is_not_there(hiva, place, trained, crops):
     fails_with(hiva("predict", crops[0], "-c", trained.folder, "--device", "wheel"), "`device`", "'wheel'")
 
 
+def test_a_precision_is_taken_and_kept_apart(hiva, place, trained, crops):
+    def score(name, *options):
+        assert hiva("predict", crops[0], "-c", trained.folder, "--cropped", "--out", name, *options).code == 0
+        with open(place / name, newline="") as file:
+            return float(next(csv.DictReader(file))["AU12_p"])
+
+    whole, half = score("whole.csv"), score("half.csv", "--dtype", "bfloat16")
+    assert whole != half
+    assert abs(whole - half) < 0.02
+    assert score("again.csv", "--dtype", "float32") == whole
+    assert "int8" in hiva("predict", crops[0], "-c", trained.folder, "--dtype", "int8").err
+
+
 def test_intensity_is_trained_and_predicted(hiva, place, data, crops):
     options = ("--epochs", 1, "--batch-size", 8, "--workers", 0, "--aus", "12,4", "--test-subjects", "S002")
     result = hiva("train", "-o", "run", "--data", data, "--intensity", *options)

@@ -112,6 +112,12 @@ def test_a_device_that_onnxruntime_lacks_is_told(small):
         ActionUnitDetector(small.file, device="cuda")
 
 
+def test_a_file_has_its_precision(hiva, place, small):
+    with pytest.raises(ValueError, match="`dtype` must be left out for an ONNX file"):
+        ActionUnitDetector(small.file, dtype="bfloat16")
+    assert hiva("predict", small.crops[0], "-c", small.file, "--dtype", "float32").code == 0
+
+
 def test_what_the_file_cannot_do_is_told(hiva, place, small):
     predict = ("predict", small.crops[0], "-c", small.file, "--cropped")
     fails_with(hiva(*predict, "--describe", "AU27=The mouth is open."), "`--describe` needs a checkpoint", small.file)

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import write_video
 from PIL import Image
 
@@ -296,3 +298,20 @@ def test_a_batch_size_that_is_none(model, size):
     with pytest.raises(ValueError, match="`batch_size` must be auto or"):
         ActionUnitDetector(*model, faces=WholePicture(), batch_size=size)
     assert ActionUnitDetector(*model, faces=WholePicture()).batch_size == 32
+
+
+def test_a_precision_is_near_the_other(model, folder):
+    whole = ActionUnitDetector(*model, faces=WholePicture(), activation_maps=True)
+    again = deepcopy(model[0]), model[1]
+    half = ActionUnitDetector(*again, faces=WholePicture(), dtype="bfloat16", activation_maps=True)
+    assert (whole.model.dtype, half.model.dtype) == (torch.float32, torch.bfloat16)
+    one, other = (detector.image(folder / "0.png")[0] for detector in (whole, half))
+    assert one.scores != other.scores
+    assert one.scores == pytest.approx(other.scores, abs=0.02)
+    assert other.activation_maps.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["int8", "", torch.float64])
+def test_a_precision_that_is_none(model, dtype):
+    with pytest.raises(ValueError, match="`dtype` must be float32, bfloat16 or float16; got"):
+        ActionUnitDetector(*model, faces=WholePicture(), dtype=dtype)
