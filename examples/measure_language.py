@@ -29,10 +29,10 @@ from hiva_hf.data.splits import take_subjects
 from hiva_hf.facs import BP4D_AUS
 from hiva_hf.lora import add_text_lora, text_lora_config
 from hiva_hf.metrics import au_metrics
+from hiva_hf.presets import VISUAL_ONLY
 from hiva_hf.training import predict_logits
 
 RESULTS = Path(__file__).parent / "results" / "language"
-VISUAL = {"use_descriptions": False, "use_graph": False, "use_ddca": False, "use_cdca": False, "head": "linear"}
 NO_ATTENTION = {"use_ddca": False, "use_cdca": False}
 
 
@@ -45,8 +45,8 @@ class Row:
 
 
 GRID = {
-    "visual only": Row(VISUAL),
-    "+ graph": Row({**VISUAL, "use_graph": True}),
+    "visual only": Row(VISUAL_ONLY),
+    "+ graph": Row({**VISUAL_ONLY, "use_graph": True}),
     "+ names": Row({**NO_ATTENTION, "text_source": "names"}),
     "+ descriptions": Row(NO_ATTENTION),
     "+ DDCA": Row({"use_cdca": False}),

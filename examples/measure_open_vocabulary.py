@@ -28,6 +28,7 @@ from hiva_hf.descriptions import load_bank, load_text_embeds
 from hiva_hf.facs import au_label
 from hiva_hf.files import whole_file
 from hiva_hf.loss_hiva import MISSING_LABEL
+from hiva_hf.presets import VISUAL_ONLY
 
 RESULTS = Path(__file__).parent / "results" / "language" / "open_vocabulary.csv"
 TEXT = {"au_projection": "text"}
@@ -48,9 +49,7 @@ UNSEEN: dict[str, dict] = {
 }
 # with labels of a few people
 FEW: dict[str, dict] = {
-    "visual only": {
-        "use_descriptions": False, "use_graph": False, "use_ddca": False, "use_cdca": False, "head": "linear",
-    },
+    "visual only": VISUAL_ONLY,
     "full": {},
     "random text": {"text_source": "random"},
     "text projection": TEXT,

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import typer
 from default_faces import read_faces
-from measure_language import VISUAL
 from transformers import Trainer, TrainingArguments, set_seed
 
 from hiva_hf import hiva_small, training_arguments
@@ -26,6 +25,7 @@ from hiva_hf.faces import FaceTemplate
 from hiva_hf.hub.measured import RENDERED
 from hiva_hf.machine import machine
 from hiva_hf.metrics import au_metrics, intensity_metrics
+from hiva_hf.presets import VISUAL_ONLY
 from hiva_hf.render import RENDERED_AUS, FaceModel, FaceRenderer
 from hiva_hf.render.batches import RenderedBatches, first_of
 from hiva_hf.training import last_checkpoint, save_detector, without_nan
@@ -56,7 +56,7 @@ def new_detector(size: int, map_loss_weight: float, visual: bool = False):
         "model_type": "resnet", "layer_type": "basic", "embedding_size": 64, "hidden_sizes": [64, 128, 256],
         "depths": [2, 3, 4],
     }  # fmt: skip
-    kind = VISUAL if visual else {"map_loss_weight": map_loss_weight}
+    kind = VISUAL_ONLY if visual else {"map_loss_weight": map_loss_weight}
     model, processor = hiva_small(
         RENDERED_AUS,
         vision_config=tower,

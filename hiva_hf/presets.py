@@ -27,6 +27,9 @@ _VISION = {
 _FUSION = {"hidden_size": 192, "intermediate_size": 384, "num_attention_heads": 6}
 IMAGE_SIZE = 112
 
+# fields of a model without text and graph: tower, a feature for each AU, and a linear head; what HiVA is compared with
+VISUAL_ONLY = {"use_descriptions": False, "use_graph": False, "use_ddca": False, "use_cdca": False, "head": "linear"}
+
 
 def _image_processor() -> HiVAImageProcessorPil:
     return HiVAImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
@@ -184,4 +187,4 @@ def bank_tokenizer(bank: DescriptionBank, vocab_size: int = 2000) -> PreTrainedT
 
 PRESETS = {"small": hiva_small, "small-text": hiva_small_text}
 
-__all__ = ["IMAGE_SIZE", "PRESETS", "bank_tokenizer", "hiva_small", "hiva_small_text"]
+__all__ = ["IMAGE_SIZE", "PRESETS", "VISUAL_ONLY", "bank_tokenizer", "hiva_small", "hiva_small_text"]

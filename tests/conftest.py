@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from command import crops, data, hiva, home, place, trained, verbosity  # noqa: F401
+from render_model import model_file  # noqa: F401
 
 from hiva_hf import HiVAConfig, HiVAForImageClassification, HiVAImageProcessorPil, HiVAProcessor
 from hiva_hf.data.rendered import SAMPLE_FILE

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 from default_faces import KnownFaces
-from render_model import tiny_model
 
 from hiva_hf import hiva_small
+from hiva_hf.presets import VISUAL_ONLY
 from hiva_hf.render import RENDERED_AUS, FaceModel, FaceRenderer, Rendering, write_faces
 from hiva_hf.training import save_detector
 
@@ -16,7 +16,6 @@ TOWER = {
     "model_type": "resnet", "layer_type": "basic", "embedding_size": 16, "hidden_sizes": [16, 16, 32],
     "depths": [1, 1, 1],
 }  # fmt: skip
-VISUAL_ONLY = {"use_descriptions": False, "use_graph": False, "use_ddca": False, "use_cdca": False, "head": "linear"}
 
 
 def saved(folder, **fields):
@@ -26,13 +25,6 @@ def saved(folder, **fields):
     if fields.get("use_descriptions", True):
         processor.thresholds = dict.fromkeys(RENDERED_AUS, 0.4)
     return save_detector(model, processor, folder)
-
-
-@pytest.fixture(scope="session")
-def model_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("kit") / "model.npz"
-    tiny_model().save(path)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -94,3 +94,10 @@ def real_model():
     if not path:
         pytest.skip("HIVA_ICT_FACEKIT names no face model")
     return FaceModel.load(path)
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("kit") / "model.npz"
+    tiny_model().save(path)
+    return path

@@ -12,7 +12,7 @@ from hiva_hf.loss_hiva import OCCURRENCE_LOSSES
 VISION = {"model_type": "resnet", "depths": [1, 1], "hidden_sizes": [8, 16], "embedding_size": 8}
 TEXT = {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 40}
 AUS = {0: "AU1", 1: "AU4", 2: "AU12"}
-VISUAL_ONLY = {"use_descriptions": False, "use_ddca": False, "use_cdca": False, "head": "linear"}
+WITHOUT_TEXT = {"use_descriptions": False, "use_ddca": False, "use_cdca": False, "head": "linear"}
 FOLDED = {"text_folded": True, "text_embed_dim": 384}
 
 
@@ -50,10 +50,10 @@ REFUSED = [
         ("`problem_type`", "regression", "'single_label_classification'"),
     ),
     ({"problem_type": None}, ("`problem_type`", "multi_label_classification", "None")),
-    ({**VISUAL_ONLY, "use_ddca": True}, ("`use_ddca`", "`use_descriptions=False`", "got True")),
-    ({**VISUAL_ONLY, "use_cdca": True}, ("`use_cdca`", "`use_descriptions=False`", "got True")),
-    ({**VISUAL_ONLY, "head": "similarity"}, ("`head`", "'linear'", "got 'similarity'")),
-    ({**VISUAL_ONLY, "au_projection": "text"}, ("`au_projection`", "'learned'", "got 'text'")),
+    ({**WITHOUT_TEXT, "use_ddca": True}, ("`use_ddca`", "`use_descriptions=False`", "got True")),
+    ({**WITHOUT_TEXT, "use_cdca": True}, ("`use_cdca`", "`use_descriptions=False`", "got True")),
+    ({**WITHOUT_TEXT, "head": "similarity"}, ("`head`", "'linear'", "got 'similarity'")),
+    ({**WITHOUT_TEXT, "au_projection": "text"}, ("`au_projection`", "'learned'", "got 'text'")),
     ({"output_activation_maps": True, "use_ddca": False}, ("`output_activation_maps`", "`use_ddca=False`")),
     ({"text_folded": True}, ("`text_embed_dim`", "`text_folded=True`", "None")),
     ({"vision_config": {"model_type": "bert"}}, ("`vision_config`", "'bert'", "exchanged")),
@@ -213,10 +213,10 @@ def test_pooling_follows_the_kind_of_text_encoder(model_type, pooling):
 
 def test_without_a_text_tower_pooling_stays_open():
     assert make_config(**FOLDED).text_pooling is None
-    assert make_config(**VISUAL_ONLY).text_pooling is None
+    assert make_config(**WITHOUT_TEXT).text_pooling is None
 
 
-@pytest.mark.parametrize("fields", [FOLDED, VISUAL_ONLY], ids=["folded", "visual only"])
+@pytest.mark.parametrize("fields", [FOLDED, WITHOUT_TEXT], ids=["folded", "visual only"])
 def test_no_text_tower_where_none_is_used(fields):
     assert make_config(**fields).text_config is None
     assert HiVAConfig(vision_config=VISION, **fields).text_config is None
@@ -224,7 +224,7 @@ def test_no_text_tower_where_none_is_used(fields):
 
 def test_visual_only_leaves_the_graph_to_choice():
     for use_graph in (True, False):
-        config = make_config(**VISUAL_ONLY, use_graph=use_graph)
+        config = make_config(**WITHOUT_TEXT, use_graph=use_graph)
         assert config.use_graph is use_graph
         assert config.text_embed_dim is None
 
@@ -246,7 +246,7 @@ ROUND_TRIPS = {
     "plain": {},
     "twelve AUs": {"id2label": dict(enumerate(BP4D_AUS))},
     "folded": {**FOLDED, "text_encoder": "some/encoder", "description_bank": "facs-en-v1@0123", "text_pooling": "mean"},
-    "visual only": VISUAL_ONLY,
+    "visual only": WITHOUT_TEXT,
     "open": {"au_projection": "text", "text_pooling": "first", "graph_top_k": 1},
     "weighted": {
         "label_weights": [0.5, 1.0, 1.5],

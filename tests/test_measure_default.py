@@ -14,7 +14,7 @@ import typer
 from default_faces import UNSEEN, Checkpoint, draw_faces, read_faces, unseen_scenes
 from measure_default import at_rest, group_rows, level_auc, people_interval, unit_rows
 from measure_robustness import COVERS, DAMAGES, clean, covered, damaged, turned
-from measured import SIDE, folder, known, model_file, parquet, renderer, visual  # noqa: F401
+from measured import SIDE, folder, known, parquet, renderer, visual  # noqa: F401
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from train_default import VALIDATION

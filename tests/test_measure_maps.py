@@ -16,7 +16,7 @@ import typer
 from default_faces import Checkpoint
 from measure_maps import CHANCE, DDCA, PLACE, SAME, VISUAL, grad_cam, mass_inside, measure, points_into, usual_places
 from measure_photographs import against_rest, shown_by
-from measured import SIDE, folder, known, model_file, visual  # noqa: F401
+from measured import SIDE, folder, known, visual  # noqa: F401
 from PIL import Image
 
 # activation maps

@@ -7,20 +7,12 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from render_model import tiny_model
 
 from hiva_hf.data import load_rendered
 from hiva_hf.data.rendered import SAMPLE_FILE
 from hiva_hf.render import RENDERED_AUS, Rendering, render_faces, write_faces
 
 SMALL = Rendering(frames=3, seed=5, size=48, masks=True)
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("kit") / "model.npz"
-    tiny_model().save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
