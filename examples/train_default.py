@@ -22,6 +22,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from hiva_hf import hiva_small, training_arguments
 from hiva_hf.checkpoint import load_detector
 from hiva_hf.faces import FaceTemplate
+from hiva_hf.files import read_record
 from hiva_hf.hub.measured import RENDERED
 from hiva_hf.machine import machine
 from hiva_hf.metrics import au_metrics, intensity_metrics
@@ -121,15 +122,18 @@ def scores(model, batches) -> tuple[np.ndarray, ...]:
     return tuple(torch.cat(column).float().cpu().numpy() for column in zip(*found, strict=True))
 
 
-def command(out: Path, options: dict, start: Path | None) -> str:
-    """What makes these weights, with what came before."""
-    line = f"python examples/train_default.py --model FaceXModel --out {out.name}"
-    line += "".join(f" --{name} {value}" for name, value in options.items())
-    if start is None:
-        return line
-    record = start / "results.json"
-    before = json.loads(record.read_text()).get("command") if record.exists() else None
-    return "; ".join(filter(None, [before, f"{line} --start {start.name}"]))
+def with_what_came_before(record: dict, start: Path | None) -> dict:
+    """The record of a training that went on from a checkpoint: its commands, faces, seconds and machines together."""
+    before = read_record(start / "results.json") if start else {}
+    if not before:
+        return record
+    machines = dict.fromkeys([before["machine"], record["machine"]])
+    return record | {
+        "command": f"{before['command']}; {record['command']}",
+        "faces": record["faces"] | {"train": before["faces"]["train"] + record["faces"]["train"]},
+        "seconds": before["seconds"] + record["seconds"],
+        "machine": ", then ".join(machines),
+    }
 
 
 def main(
@@ -204,8 +208,10 @@ def main(
     options = {"steps": steps, "batch-size": batch_size, "views": views, "size": size, "rate": rate}
     options |= {"map-weight": map_weight, "validated": validated, "seed": seed}
     options |= {"faces": "FACES", "share": share} if faces else {}
+    options |= {"start": start.name} if start else {}
     record = {
-        "command": command(out, options, start) + " --visual" * visual,
+        "command": " ".join([f"python examples/train_default.py --model FaceXModel --out {out.name}"]
+                            + [f"--{name} {value}" for name, value in options.items()] + ["--visual"] * visual),
         "preset": "small, a deeper tower" + ", visual only" * visual,
         "datasets": [RENDERED], "data": None, "part": "validation",
         "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": rate,
@@ -214,7 +220,7 @@ def main(
         # of a resumed run, since it was resumed
         "seconds": round(trained.metrics["train_runtime"], 1), "machine": machine(arguments.device),
     }  # fmt: skip
-    save_detector(model.cpu(), processor, out, {"results.json": record})
+    save_detector(model.cpu(), processor, out, {"results.json": with_what_came_before(record, start)})
 
 
 if __name__ == "__main__":
