@@ -20,41 +20,13 @@ from .data.merging import label_matrix
 from .data.schema import alignment_of
 from .faces import FaceTemplate
 from .groups import group_metrics
-from .loss_hiva import MISSING_LABEL
 from .metrics import intensity_metrics, make_compute_metrics
 from .processes import launched
 from .processing_hiva import HiVAProcessor
 from .terminal_training import show_epochs
+from .training_labels import WhatIsNotTrained, check_labels, weights_where_coded
 
 logger = logging.get_logger(__name__)
-
-
-def label_weights(labels: np.ndarray, sample_weights: np.ndarray | None = None) -> list[float]:
-    """One loss weight an AU: the inverse of its base rate, normalised to sum to the number of AUs (ME-GraphAU).
-
-    Args:
-        labels (`np.ndarray` of shape `(num_frames, num_labels)`):
-            Occurrence in the *training* part; `-100` or NaN is not coded.
-        sample_weights (`np.ndarray` of shape `(num_frames,)`, *optional*):
-            How often each frame is drawn, in proportion: base rates are those of what is seen, so that a rare AU which
-            is drawn more often is not weighed up twice.
-
-    Returns:
-        `list[float]`: Mean 1. An AU that is never active weighs as one active once.
-
-    Raises:
-        ValueError: If an AU was never coded.
-    """
-    labels = np.asarray(labels, dtype=np.float64)
-    coded = (labels != MISSING_LABEL) & ~np.isnan(labels)
-    drawn = np.ones(len(labels)) if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
-    counts = (coded * drawn[:, None]).sum(axis=0)
-    if (counts == 0).any():
-        columns = ", ".join(str(column) for column in np.flatnonzero(counts == 0))
-        raise ValueError(f"`labels` must code every action unit at least once; columns {columns} are never coded.")
-    rates = np.maximum((np.where(coded, labels, 0) * drawn[:, None]).sum(axis=0), 1) / counts
-    weights = 1 / rates
-    return (weights * len(weights) / weights.sum()).tolist()
 
 
 def training_arguments(output_dir: str | Path, **changes) -> TrainingArguments:
@@ -151,7 +123,8 @@ def build_trainer(
         model (`HiVAForImageClassification`): To be trained; gets `label_weights` from the training part if it has none.
         processor (`HiVAProcessor`): Its image processor is saved with every checkpoint.
         splits (`DatasetDict` or `dict`): `train` and `validation`, each a `Dataset` or [`StreamedFaces`] with `image`,
-            `labels` and, for alignment, `points` or `landmarks`. Several processes get equal shares and no row twice.
+            `labels` and, for alignment, `points` or `landmarks`; `intensities` train the second head of a model that
+            has one. Several processes get equal shares and no row twice. An AU that is never coded is not trained.
         args (`TrainingArguments`): See [`training_arguments`].
         augmentation (`FaceAugmentation`, *optional*): By default the usual one.
         sample_weights (`np.ndarray` of shape `(num_rows,)`, *optional*): How often each row of `train` is drawn, in
@@ -161,8 +134,8 @@ def build_trainer(
 
     Raises:
         TypeError: If a part is a `datasets.IterableDataset`.
-        ValueError: If the width of the labels is not `config.num_labels`, a label is none, or `args` know nothing of
-            the other processes.
+        ValueError: If the width of the labels is not `config.num_labels`, a label is none or all are missing, or `args`
+            know nothing of the other processes.
     """
     args = copy.copy(args)
     names = model.config.au_names
@@ -186,11 +159,13 @@ def build_trainer(
             "`hiva_small(au_names(dataset))`, or load the data with `aus=`."
         )
     occurrence = model.config.problem_type == "multi_label_classification"
-    _check_labels(labels, names, highest=1 if occurrence else 5)
+    check_labels(labels, names, highest=1 if occurrence else 5)
     if not occurrence and args.metric_for_best_model == "mean_f1":
         args.metric_for_best_model = "mean_icc"
     if occurrence and model.config.label_weights is None:
-        model.config.label_weights = label_weights(labels, sample_weights)
+        model.config.label_weights = weights_where_coded(labels, sample_weights)
+    levels = model.config.intensity_head and "intensities" in splits["train"].column_names
+    untrained = WhatIsNotTrained(labels, names, intensities=model.config.intensity_head and not levels)
     if args.bf16 and args.device.type == "cpu":
         # torch's fused attention goes backward in bfloat16 many times slower than plain attention on a CPU
         model.set_attn_implementation("eager")
@@ -204,7 +179,12 @@ def build_trainer(
     args.train_sampling_strategy = "sequential"
     train = EpochDataset(
         splits["train"],
-        FaceTransform(image_processor, augmentation or FaceAugmentation(), names=names),
+        FaceTransform(
+            image_processor,
+            augmentation or FaceAugmentation(),
+            names=names,
+            intensities=levels,
+        ),
         weights=sample_weights,
         seed=args.seed,
         shuffled=True,
@@ -224,7 +204,7 @@ def build_trainer(
         compute_metrics=make_compute_metrics(
             names, not occurrence, [(processor.thresholds or {}).get(name, 0.5) for name in names]
         ),
-        callbacks=[*(callbacks or ()), _WholeProcessor(processor)],
+        callbacks=[*(callbacks or ()), _WholeProcessor(processor), untrained],
     )
     sharded = {name for name in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{name}", "") == "true"}
     if sharded and trainer.accelerator.distributed_type.name not in sharded:
@@ -234,18 +214,6 @@ def build_trainer(
         )
     show_epochs(trainer)
     return trainer
-
-
-def _check_labels(labels: np.ndarray, names: list[str], highest: int) -> None:
-    missing = (labels == MISSING_LABEL) | np.isnan(labels)
-    wrong = ~missing & ((labels < 0) | (labels > highest))
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"`labels` must lie in 0 to {highest}, or be -100 or NaN where an action unit was not coded; got "
-            f"{labels[row, column]:g} for {names[column]} in row {row} and {wrong.sum() - 1} more such. Datasets write "
-            "9 or -1 for not coded: replace it by -100."
-        )
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
@@ -387,7 +355,6 @@ __all__ = [
     "build_trainer",
     "evaluate_detector",
     "evaluate_with_groups",
-    "label_weights",
     "last_checkpoint",
     "predict_logits",
     "save_detector",

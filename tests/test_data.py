@@ -45,7 +45,16 @@ def subjects(part):
 
 def test_the_sample_is_whole(faces):
     assert len(faces) == 600
-    assert faces.column_names == ["image", "subject_id", "frame", "landmarks", "box", "skin_tone", "labels"]
+    assert faces.column_names == [
+        "image",
+        "subject_id",
+        "frame",
+        "landmarks",
+        "box",
+        "skin_tone",
+        "labels",
+        "intensities",
+    ]
     assert len(subjects(faces)) == 24
     for subject in subjects(faces):
         frames = [frame for frame, owner in zip(faces["frame"], faces["subject_id"], strict=True) if owner == subject]

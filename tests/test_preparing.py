@@ -33,7 +33,7 @@ from hiva_hf.data.schema import alignment_of
 from hiva_hf.data.video_frames import FrameImage, frame_path
 from hiva_hf.faces import Face, FaceTemplate, GivenFaces, five_points
 from hiva_hf.image_processing_hiva import HiVAImageProcessorPil
-from hiva_hf.training import label_weights
+from hiva_hf.training_labels import label_weights
 
 pytest.importorskip("cv2")
 NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")

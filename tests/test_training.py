@@ -18,12 +18,12 @@ from hiva_hf.presets import PRESETS
 from hiva_hf.training import (
     build_trainer,
     evaluate_detector,
-    label_weights,
     last_checkpoint,
     predict_logits,
     save_detector,
     training_arguments,
 )
+from hiva_hf.training_labels import label_weights
 
 
 @pytest.fixture(scope="module")

@@ -142,6 +142,7 @@ def _refuse(ctx: typer.Context, chosen: str, of_the_other: tuple[str, ...]) -> N
 def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Path | None, reliability: Path | None):
     from ..calibration import uncalibrated
     from ..checkpoint import load_detector
+    from ..data.merging import label_matrix
     from ..plotting import save_figure
     from ..plotting_reliability import plot_reliability
     from ..terminal import print_metrics
@@ -155,7 +156,8 @@ def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Pat
     if reliability is not None and config.problem_type == "regression":
         raise ValueError("`--reliability` needs an occurrence model; intensities are no probabilities.")
     dataset = part_of_data(checkpoint, config, data, part)
-    levels = _levels(checkpoint, config, data, part) if config.intensity_head else None
+    known = config.intensity_head and "intensities" in dataset.column_names
+    levels = label_matrix(dataset, "intensities") if known else None
     with trainer_of(model, processor, dataset) as trainer:
         metrics = evaluate_detector(trainer, dataset, levels)
         if reliability is not None:
@@ -172,14 +174,3 @@ def _evaluate_checkpoint(checkpoint: str, data: Path | None, part: str, out: Pat
         title = f"{part}: {len(dataset)} faces of {len(set(dataset['subject_id']))} people"
         save_figure(plot_reliability(labels, logits, aus, before, title), reliability)
         typer.echo(f"Wrote {reliability}")
-
-
-def _levels(checkpoint: str, config, data: Path | None, part: str):
-    """True intensities of a part, in the order of its faces; `None` where the data tells none."""
-    from ..data.merging import label_matrix
-
-    try:
-        return label_matrix(part_of_data(checkpoint, config, data, part, intensity=True))
-    except ValueError:
-        # the same faces were loaded with their occurrence, so that only these columns can be missing
-        return None

@@ -57,7 +57,8 @@ def part_of_data(checkpoint: str, config, data: Path | None, part: str, intensit
         subjects = splits[part]
     if intensity is None:
         intensity = config.problem_type == "regression"
-    return load_rendered(data, aus=config.au_names, intensity=intensity, subjects=subjects)
+    # a detector may know more action units than the data codes
+    return load_rendered(data, aus=config.au_names, intensity=intensity, subjects=subjects, allow_uncoded=True)
 
 
 def splits_of(checkpoint: str) -> dict[str, list[str]]:

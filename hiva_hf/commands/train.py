@@ -134,9 +134,11 @@ def train(
     if streaming:
         if data is None:
             raise ValueError("`--streaming` needs `--data`; the embedded sample is small.")
-        dataset = stream_prepared(data, aus=labels, intensity=intensity)
+        load: Callable = stream_prepared
     else:
-        dataset = load_rendered(data, aus=labels, intensity=intensity)
+        load = load_rendered
+    # a trained detector may know more action units than the data codes
+    dataset = load(data, aus=labels, intensity=intensity, allow_uncoded=begin is not None)
     if balance and intensity:
         raise ValueError("`--balance` needs labels of occurrence; with `--intensity` there are none.")
     settings: dict = {

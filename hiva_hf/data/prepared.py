@@ -13,6 +13,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from ..facs import au_label
+from ..loss_hiva import MISSING_LABEL
 from .merging import column_values
 from .schema import ALIGNMENT_KEY, DROPPED_FILE, SETTINGS_FILE, describe
 from .streaming import StreamedFaces, open_parquet
@@ -32,6 +33,7 @@ def load_prepared(
     aus: Sequence[str] | None = None,
     intensity: bool = False,
     subjects: Sequence[str] | None = None,
+    allow_uncoded: bool = False,
 ) -> Dataset:
     """Load faces from parquet.
 
@@ -40,19 +42,22 @@ def load_prepared(
         aus (`Sequence[str]`, *optional*): Which AUs, in the order of the labels; by default all, in that of the files.
         intensity (`bool`, defaults to `False`): Labels are intensities 0-5 in place of occurrence 0/1.
         subjects (`Sequence[str]`, *optional*): Keep these subjects only.
+        allow_uncoded (`bool`, defaults to `False`):
+            AUs that the files lack are -100, not coded, in place of an error: for a model that knows more of them.
 
     Returns:
         `datasets.Dataset` with the columns `image`, `labels` (float32, one an AU), `subject_id`, `frame`, and where the
-        files have them `sequence_id`, `dataset`, `points` (eye centres, nose tip, mouth corners, x0 y0 x1 y1 ...,
-        pixels), `landmarks` (68 points), `box`, `skin_tone`, `sex` and `age`. `info.description` tells the AUs and how
-        faces were aligned.
+        files have them `intensities` (as `labels`, beside occurrence), `sequence_id`, `dataset`, `points` (eye centres,
+        nose tip, mouth corners, x0 y0 x1 y1 ..., pixels), `landmarks` (68 points), `box`, `skin_tone`, `sex` and `age`.
+        `info.description` tells the AUs and how faces were aligned.
 
     Raises:
         FileNotFoundError: If there is no parquet file.
-        ValueError: If an AU is not in the files, no subject is left, or the preparation was interrupted.
+        ValueError: If an AU is not in the files, or none is where that is allowed; no subject is left; or the
+            preparation was interrupted.
     """
     files, alignment = _files(root)
-    return _common_form(Dataset.from_parquet(files), root, aus, intensity, subjects, alignment)
+    return _common_form(Dataset.from_parquet(files), root, aus, intensity, subjects, alignment, allow_uncoded)
 
 
 def stream_prepared(
@@ -61,6 +66,7 @@ def stream_prepared(
     aus: Sequence[str] | None = None,
     intensity: bool = False,
     subjects: Sequence[str] | None = None,
+    allow_uncoded: bool = False,
 ) -> StreamedFaces:
     """As [`load_prepared`], but pictures are read from the files while training; no cache on disk is written.
 
@@ -69,7 +75,8 @@ def stream_prepared(
     """
     files, alignment = _files(root)
     faces = StreamedFaces.of_files(files)
-    return StreamedFaces(_common_form(faces.index, root, aus, intensity, subjects, alignment), faces.units)
+    index = _common_form(faces.index, root, aus, intensity, subjects, alignment, allow_uncoded)
+    return StreamedFaces(index, faces.units)
 
 
 def _files(root: str | Path) -> tuple[list[str], dict | None]:
@@ -104,21 +111,30 @@ def _files(root: str | Path) -> tuple[list[str], dict | None]:
     return files, None if alignment is None else json.loads(alignment)
 
 
-def _common_form(dataset: Dataset, root, aus, intensity: bool, subjects, alignment: dict | None) -> Dataset:
+def _common_form(
+    dataset: Dataset, root, aus, intensity: bool, subjects, alignment: dict | None, allow_uncoded: bool
+) -> Dataset:
     known = [name for name in dataset.column_names if re.fullmatch(r"AU\d+[LR]?", name)]
     labels = known if aus is None else [au_label(au) for au in aus]
     missing = [au for au in labels if au not in known]
-    if missing or not labels:
+    if not labels or len(missing) > (len(labels) - 1 if allow_uncoded else 0):
         raise ValueError(
             f"`aus` must be coded in {root}; got {', '.join(missing) or 'none'}. Coded: {', '.join(known) or 'none'}."
         )
-    suffix = "_intensity" if intensity else ""
-    columns = dataset.select_columns([au + suffix for au in labels]).with_format("arrow")[:]
-    table = np.stack([column.to_numpy() for column in columns.columns], axis=1).astype(np.float32)
-    values = pa.FixedSizeListArray.from_arrays(pa.array(table.ravel()), len(labels))
-    features = Features({"labels": List(Value("float32"), length=len(labels))})
+    coded = [au for au in labels if au in known]
+    suffixes = {"labels": "_intensity" if intensity else ""}
+    if not intensity and {f"{au}_intensity" for au in coded} <= set(dataset.column_names):
+        suffixes["intensities"] = "_intensity"
+    features = Features({name: List(Value("float32"), length=len(labels)) for name in suffixes})
+    matrices = {}
+    for name, suffix in suffixes.items():
+        columns = dataset.select_columns([au + suffix for au in coded]).with_format("arrow")[:]
+        table = np.full((len(dataset), len(labels)), MISSING_LABEL, np.float32)
+        for au in coded:
+            table[:, labels.index(au)] = columns[au + suffix].to_numpy()
+        matrices[name] = pa.FixedSizeListArray.from_arrays(pa.array(table.ravel()), len(labels))
     kept = dataset.select_columns([name for name in _KEPT if name in dataset.column_names])
-    added = Dataset(pa.table({"labels": values}, schema=features.arrow_schema), info=DatasetInfo(features=features))
+    added = Dataset(pa.table(matrices, schema=features.arrow_schema), info=DatasetInfo(features=features))
     dataset = concatenate_datasets([kept, added], axis=1)
     dataset.info.description = describe(labels, alignment)
     if subjects is None:

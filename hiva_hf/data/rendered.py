@@ -22,6 +22,7 @@ def load_rendered(
     aus: Sequence[str] = BP4D_AUS,
     intensity: bool = False,
     subjects: Sequence[str] | None = None,
+    allow_uncoded: bool = False,
 ) -> Dataset:
     """Load rendered faces.
 
@@ -31,6 +32,7 @@ def load_rendered(
         aus (`Sequence[str]`, defaults to the 12 AUs of BP4D): Which AUs, in the order of the labels.
         intensity (`bool`, defaults to `False`): Labels are intensities 0-5 in place of occurrence 0/1.
         subjects (`Sequence[str]`, *optional*): Keep these subjects only.
+        allow_uncoded (`bool`, defaults to `False`): As of [`load_prepared`].
 
     Returns:
         `datasets.Dataset`, see [`load_prepared`].
@@ -39,7 +41,8 @@ def load_rendered(
         FileNotFoundError: If there is no parquet file.
         ValueError: If an AU is not in the files, or no subject is left.
     """
-    return load_prepared(SAMPLE_FILE if root is None else root, aus=aus, intensity=intensity, subjects=subjects)
+    root = SAMPLE_FILE if root is None else root
+    return load_prepared(root, aus=aus, intensity=intensity, subjects=subjects, allow_uncoded=allow_uncoded)
 
 
 __all__ = ["SAMPLE_FILE", "load_rendered"]

@@ -26,6 +26,7 @@ class FaceTransform:
         augmentation (`FaceAugmentation`, *optional*): Given for training only.
         template (`FaceTemplate`, *optional*): Where the points go; by default as `image_processor` says.
         names (`Sequence[str]`, *optional*): Action units of the labels; needed where one of them has a side.
+        intensities (`bool`, defaults to `False`): Give `intensities`, too, as `intensity_labels` of the second head.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class FaceTransform:
         augmentation: FaceAugmentation | None = None,
         template: FaceTemplate | None = None,
         names: Sequence[str] = (),
+        intensities: bool = False,
     ):
         self.image_processor = image_processor
         self.augmentation = augmentation
+        self.columns = {"labels": "labels"} | ({"intensities": "intensity_labels"} if intensities else {})
         self.target = (template or FaceTemplate.of(image_processor)).points
         # where the label of each action unit stands in a mirror; -1 where it was not coded
         self.mirror = None
@@ -62,10 +65,10 @@ class FaceTransform:
         """Process a batch of columns.
 
         Args:
-            batch (`dict`): `image`, and where present `points` (five), `landmarks` (68) and `labels`.
+            batch (`dict`): `image`, and where present `points` (five), `landmarks` (68), `labels` and `intensities`.
 
         Returns:
-            `dict` with `pixel_values` and, where present, `labels`, one tensor a row.
+            `dict` with `pixel_values` and, where present, `labels` and `intensity_labels`, one tensor a row.
         """
         crops, flipped = [], []
         for index, image in enumerate(batch["image"]):
@@ -76,19 +79,22 @@ class FaceTransform:
             crops.append(crop)
             flipped.append(is_flipped)
         output = dict(self.image_processor(crops, do_resize=False, return_tensors="pt"))
-        if "labels" in batch:
-            labels = np.array(batch["labels"], dtype=np.float32)
-            # Trainer counts what is coded by this alone
-            labels[np.isnan(labels)] = MISSING_LABEL
-            if self.mirror is not None:
-                known = np.append(labels, np.full((len(labels), 1), MISSING_LABEL, np.float32), axis=1)
-                labels[flipped] = known[flipped][:, self.mirror]
-            output["labels"] = torch.from_numpy(labels)
-            if self.augmentation is not None and self.augmentation.mixup > 0:
-                output["pixel_values"], output["labels"] = self.augmentation.mix(
-                    output["pixel_values"], output["labels"], _new_rng()
-                )
-        return output
+        told = {name: self._labels(batch[column], flipped) for column, name in self.columns.items() if column in batch}
+        if told and self.augmentation is not None and self.augmentation.mixup > 0:
+            # blended alike: a face is as much of another as its labels are
+            together = torch.cat(list(told.values()), dim=1)
+            output["pixel_values"], together = self.augmentation.mix(output["pixel_values"], together, _new_rng())
+            told = dict(zip(told, together.chunk(len(told), dim=1), strict=True))
+        return output | told
+
+    def _labels(self, rows, flipped: list[bool]) -> torch.Tensor:
+        labels = np.array(rows, dtype=np.float32)
+        # Trainer counts what is coded by this alone
+        labels[np.isnan(labels)] = MISSING_LABEL
+        if self.mirror is not None:
+            known = np.append(labels, np.full((len(labels), 1), MISSING_LABEL, np.float32), axis=1)
+            labels[flipped] = known[flipped][:, self.mirror]
+        return torch.from_numpy(labels)
 
 
 class FaceCollator:
