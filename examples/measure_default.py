@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from hiva_hf.calibration import calibration_error
 from hiva_hf.facs import BP4D_AUS
+from hiva_hf.files import read_record
 from hiva_hf.metrics import au_metrics, intensity_metrics
 from hiva_hf.plotting import ACTIVE, BOX, INACTIVE, au_title, figure_class
 
@@ -165,7 +166,7 @@ def plot_units(table: pd.DataFrame, title: str) -> Any:
     strength.set_title("ICC of intensity" if table["icc"].notna().any() else "no intensity head", fontsize=10)
     rest.barh(lines, table["rest_called"], color=INACTIVE, height=0.62, label="called active")
     rest.scatter(table["rest_mean"], lines, color=ACTIVE, s=24, zorder=3, label="mean probability")
-    rest.set_title("faces that show nothing", fontsize=10)
+    rest.set_title("faces without an active AU", fontsize=10)
     low = np.nanmin(table[["auc", *(f"auc_{level}" for level in LEVELS)]].to_numpy())
     auc.set_xlim(max(0.0, min(0.5, np.floor(20 * low) / 20)), 1.01)
     for axes in (f1, strength, rest):
@@ -206,7 +207,9 @@ def plot_groups(table: pd.DataFrame, title: str) -> Any:
     return figure
 
 
-def report(faces: KnownFaces, checkpoint: Checkpoint, out: Path, stem: str, what: str) -> pd.DataFrame:
+def report(
+    faces: KnownFaces, checkpoint: Checkpoint, out: Path, stem: str, what: str, remarks: list[str]
+) -> pd.DataFrame:
     """Measure on these faces and write all files; the table of the action units."""
     answers = checkpoint(faces.images)
     units = unit_rows(faces, checkpoint, answers)
@@ -221,16 +224,16 @@ def report(faces: KnownFaces, checkpoint: Checkpoint, out: Path, stem: str, what
     lines = [
         f"Checkpoint of {checkpoint.described}. {len(faces):,} faces of {people} people; {calm} of the faces show no "
         f"action unit. Mean over BP4D's action units: {' and '.join(said)}, with 95 % intervals over people.",
-        REFERENCES,
+        *remarks,
         "`f1` is taken at the checkpoint's own thresholds. `auc_A` sets the faces at level A against those without the "
         "action unit, `found_A` is the share of them that is called active. `rest_mean` and `rest_called` tell of the "
-        "faces that show nothing: mean probability, and share called active. Labels are what a face was told to do, "
-        "visible or not.",
+        "faces without an active one: mean probability, and share called active. Labels are what a face was told to "
+        "do, visible or not.",
     ]
     tables = {
         "By action unit": units[first],
         "By level": units[levels],
-        "Faces that show nothing": units[["au", "rest_mean", "rest_called"]],
+        "Faces without an active action unit": units[["au", "rest_mean", "rest_called"]],
         "By group, means over BP4D's action units": groups,
     }
     write_table(out / f"{stem}.csv", units)
@@ -259,13 +262,15 @@ def main(
     sets = {}
     if faces is not None:
         known = read_faces(faces, measured.names, measured.side, measured.template, count)
-        sets["unseen-reference"] = (known, "Another renderer of the same face model")
+        mixed = read_record(checkpoint / "results.json").get("faces", {}).get("mixed in")
+        seen = [f"Of the faces it was trained on, {mixed:,} are other people's by this same renderer."] if mixed else []
+        sets["unseen-reference"] = (known, "Another renderer of the same face model", [*seen, REFERENCES])
     if model is not None:
         renderer = measured.renderer(model, device)
         known = draw_faces(renderer, unseen_scenes(renderer, people, seed), measured.names)
-        sets["unseen-renders"] = (known, "The package's own renderer")
-    for stem, (known, what) in sets.items():
-        units = report(known, measured, out, stem, what)
+        sets["unseen-renders"] = (known, "The package's own renderer", [])
+    for stem, (known, what, remarks) in sets.items():
+        units = report(known, measured, out, stem, what, remarks)
         shown = ["au", "auc", "f1", "f1_at_half", "f1_always", "icc", "rest_mean", "rest_called"]
         print(f"{what}\n{units[shown].tail(2).to_string(index=False, float_format='%.3f')}\n", flush=True)
 

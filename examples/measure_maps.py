@@ -29,6 +29,10 @@ LEVEL = 3
 FEWEST_PIXELS = 32
 DDCA, SAME, VISUAL = "DDCA", "Grad-CAM of the same model", "Grad-CAM, visual only"
 PLACE, CHANCE = "usual place", "chance"
+TRAINED_TO = (
+    "DDCA's maps were drawn to such masks in training (`map_loss_weight`), Grad-CAM to nothing: the figures say what a "
+    "user gets of each, not which way is the better one. What the training gained shows against the usual place."
+)
 
 
 def points_into(a_map: np.ndarray, mask: np.ndarray) -> bool:
@@ -258,6 +262,7 @@ def main(
         "Pointing: the highest point of the map lies on a pixel that the action unit moved. Mass: the share of the map "
         f"on such pixels. `{PLACE}`: the mean mask of the action unit in other faces, a map that looks at nothing. "
         f"`{CHANCE}`: the share of the mask. A mask of fewer than {FEWEST_PIXELS} pixels is not asked for.",
+        *([TRAINED_TO] if measured.model.config.map_loss_weight > 0 else []),
     ]
     tables = {"Pointing": wide(table, "pointing"), "Mass": wide(table, "mass")}
     write_table(out / "maps.csv", table)

@@ -45,7 +45,7 @@ SAME = {
     "angry": "anger", "disgusted": "disgust", "sad": "sadness", "afraid": "fear", "fearful": "fear",
 }  # fmt: skip
 # fewer pictures say nothing
-FEWEST = 5
+FEWEST = 10
 
 
 def shown_by(folder: Path, file: Path) -> str:
@@ -225,6 +225,8 @@ def main(
     lines = [
         "Real photographs; the checkpoint was trained on rendered faces alone, and nothing was chosen by these. Faces "
         "are found by the package's own detector, the largest of each picture; those that it missed are left out.",
+        "Expected are the action units that EMFACS (Ekman and Friesen) names for the emotion. A label of an expression "
+        f"is no coding of action units: of each face nobody knows which are there. AUCs are of {FEWEST} faces or more.",
         *([source] if source else []),
     ]
     write_page(out / "photographs.md", "Real photographs", lines, tables, device)

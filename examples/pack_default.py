@@ -151,7 +151,9 @@ def pack(
     if card is not None:
         shutil.copyfile(card, folder / "README.md")
     else:
-        (folder / "README.md").write_text(str(model_card(folder, *how, [RENDERED])), encoding="utf-8")
+        text = str(model_card(folder, *how, [RENDERED]))
+        told = f"## Use\n\n`hiva_hf.default_checkpoint()` is this folder; put it, or its Hub id, for `{how[0]}`.\n"
+        (folder / "README.md").write_text(text.replace("## Use\n", told, 1), encoding="utf-8")
 
 
 def main(

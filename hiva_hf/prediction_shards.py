@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Share:
-    """One of several shares of a corpus: every so-manieth unit of it, so that all shares end at about the same time.
+    """One of several shares of a corpus: every n-th unit of it, so that all shares end at about the same time.
 
     Args:
         number (`int`): Which one, from 0.

@@ -3,6 +3,8 @@
 # fixtures are named where they are used
 # ruff: noqa: F811
 
+import shutil
+
 import measure_default
 import measure_robustness
 import numpy as np
@@ -148,7 +150,8 @@ def test_unseen_people_are_measured(folder, model_file, parquet, tmp_path, capsy
         assert (table["threshold"] == 0.4).iloc[:-2].all()
         assert table["icc"].notna().any()
         page = (tmp_path / f"{stem}.md").read_text(encoding="utf-8")
-        assert "HOG" in page
+        assert ("HOG" in page) == (stem == "unseen-reference")
+        assert "by this same renderer" not in page
         assert "AU12" in page
         assert "/" not in page.partition("\n")[0]
         for file in (f"{stem}.png", f"{stem}-groups.png"):
@@ -156,6 +159,10 @@ def test_unseen_people_are_measured(folder, model_file, parquet, tmp_path, capsy
         groups = pd.read_csv(tmp_path / f"{stem}-groups.csv")
         assert groups["faces"].iloc[0] == {"unseen-reference": 32, "unseen-renders": 24}[stem]
     assert "mean of 12 BP4D" in capsys.readouterr().out
+    mixed = shutil.copytree(folder, tmp_path / "mixed")
+    (mixed / "results.json").write_text('{"faces": {"mixed in": 1200}}')
+    measure_default.main(mixed, parquet, out=tmp_path / "again", count=20)
+    assert "1,200 are other people's by this same renderer" in (tmp_path / "again" / "unseen-reference.md").read_text()
     checkpoint = Checkpoint(folder)
     faces = read_faces(parquet, checkpoint.names, SIDE, checkpoint.template)
     column = checkpoint.names.index("AU12")

@@ -89,7 +89,7 @@ def predict(
         ),
     ] = None,
     tidy: Annotated[bool, typer.Option("--tidy", help="One row a face and action unit.")] = False,
-    every: Annotated[int, typer.Option(min=1, help="Of a video, every so-manieth frame.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Of a video, every n-th frame.")] = 1,
     start: Annotated[float, typer.Option(min=0, help="Of a video, from this second on.")] = 0.0,
     end: Annotated[float | None, typer.Option(min=0, help="Of a video, up to this second.")] = None,
     describe: Annotated[

@@ -168,7 +168,7 @@ def _check(model: HiVAForImageClassification, out: Path, precision: str, faces: 
 
 
 def _faces(processor: HiVAProcessor, faces: "Dataset | None", count: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """`pixel_values` to judge on, and others to take scales from: evenly over the whole, every so-manieth to judge."""
+    """`pixel_values` to judge on, and others to take scales from: evenly over the whole, every n-th to judge."""
     from ..data import FaceTransform, load_rendered
 
     faces = load_rendered() if faces is None else faces

@@ -55,7 +55,7 @@ def read_video(
 
     Args:
         path (`str` or `Path`): A video file of any container and codec that FFmpeg reads.
-        every (`int`, defaults to 1): Take every so-manieth frame, the first of the video among them.
+        every (`int`, defaults to 1): Take every n-th frame, the first of the video among them.
         start (`float`, defaults to 0): Leave out frames before this time, in seconds.
         end (`float`, *optional*): Stop at the first frame at or after this time, in seconds.
         skip_frames (`int`, defaults to 0): Leave out frames of a lower number; for going on with an interrupted run.

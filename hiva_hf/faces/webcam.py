@@ -34,7 +34,7 @@ def read_webcam(
 
     Args:
         source (`str` or `Path`): `webcam`, the first camera; `webcam:1`, the second; `webcam:/dev/video3`, a device.
-        every (`int`, defaults to 1): Take every so-manieth frame.
+        every (`int`, defaults to 1): Take every n-th frame.
         start (`float`, defaults to 0): Leave out the first seconds.
         end (`float`, *optional*): Stop after these seconds; by default never.
         stop (`Callable`, *optional*): Asked before every frame; `True` ends the recording.

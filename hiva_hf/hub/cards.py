@@ -70,11 +70,13 @@ def model_card(
     names, base = joined_names(dataset_names(results), datasets), results.get("checkpoint")
     title = repo_id.rsplit("/", 1)[-1]
     figures = evaluations(results, labels, ", ".join(names) or "unnamed faces")
+    # a saved folder carries its code; one without is for who has this package
+    code = "auto_map" in record(folder, "config.json")
     data = ModelCardData(
         license=license,
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=[*_TAGS, "custom_code"],
+        tags=[*_TAGS, "custom_code"] if code else list(_TAGS),
         model_name=title if figures else None,
         eval_results=figures or None,
     )
@@ -84,6 +86,8 @@ def model_card(
         template_path=str(card_file("model_card.md")),
         title=title,
         repo_id=repo_id,
+        code=code,
+        trust=", trust_remote_code=True" if code else "",
         labels=labels,
         intensity=model.config.problem_type == "regression",
         levels=model.config.intensity_head,
