@@ -215,8 +215,13 @@ def test_a_card_tells_how_a_detector_does_on_the_tested_faces(detector, tmp_path
     for told in (
         "On 600 frames of 24 people", "(part `test`)", "123,456 faces", "steps 70, batch size 512, seed 3",
         "`python examples/train_default.py --steps 70`", "skin tone",
+        "0 is the lightest", "7 others mixed in", "`hiva_hf.default_checkpoint()` is this folder",
+        "import hiva_hf  # registers",
     ):  # fmt: skip
         assert told in card, told
+    # no code goes along
+    assert "trust_remote_code" not in card
+    assert "custom_code" not in card
     assert card_problems(card, results=results) == []
 
 

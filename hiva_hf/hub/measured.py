@@ -148,6 +148,8 @@ def training_of(results: dict) -> str:
         return "Not told."
     people, faces = results.get("people") or {}, results.get("faces") or {}
     size = f"{faces['train']:,} faces" if isinstance(faces.get("train"), int) else "faces"
+    if isinstance(faces.get("mixed in"), int) and faces["mixed in"]:
+        size += f" and {faces['mixed in']:,} others mixed in"
     size += f" of {people['train']} people" if "train" in people else ""
     preset = f"the preset `{results['preset']}`" if results.get("preset") else "a model that is not told"
     preset = named_base(results["checkpoint"]) if results.get("checkpoint") else preset

@@ -36,6 +36,8 @@ def group_table(results: dict) -> str:
     said = []
     if any(" to " in group for rows in groups.values() for group in rows):
         said.append(f"Numbers are as the data states them, in {_BANDS} bands of equal width.")
+    if groups.get("skin_tone") and dataset_names(results) == [RENDERED]:
+        said.append("Of skin tones 0 is the lightest and 1 the darkest.")
     if small == sum(map(len, groups.values())):
         said.append(
             f"**No group has {FEWEST_PEOPLE} people, so this test says nothing of bias.** Measure it on more people "
