@@ -194,7 +194,7 @@ def main(
         steps = steps_in(minutes, model, batches(3 * 8 * views, VALIDATION // 2, **how), arguments)
         set_seed(seed)
         model, processor = detector()
-    arguments.max_steps, arguments.save_steps = steps, max(1, steps // 5)
+    arguments.max_steps, arguments.save_steps = steps, max(1, steps // 20)
     print(f"{steps} steps of {batch_size} faces, each seen {views} times", flush=True)
     trainer = Trainer(model=model, args=arguments, train_dataset=batches(steps, 0, **how), data_collator=first_of)
     trained = trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))

@@ -139,8 +139,9 @@ def test_sub_folders_say_what_is_shown(tmp_path):
 
 
 def test_expressions_are_told_from_rest():
-    shown = np.array(["neutral"] * 5 + ["smiling"] * 5 + ["winking"] * 4)
-    scores = np.c_[np.r_[0.1, 0.2, 0.3, 0.4, 0.9, np.full(5, 0.5), np.full(4, 0.95)], np.full(14, 0.2)]
+    shown = np.array(["neutral"] * 10 + ["smiling"] * 10 + ["winking"] * 9)
+    rest = np.repeat([0.1, 0.2, 0.3, 0.4, 0.9], 2)
+    scores = np.c_[np.r_[rest, np.full(10, 0.5), np.full(9, 0.95)], np.full(29, 0.2)]
     table = against_rest(shown, scores, ["AU12", "AU1"], np.array([0.5, 0.3])).set_index(["shown", "au"])
     assert table.loc[("smiling", "AU12"), "auc"] == pytest.approx(0.8)
     assert table.loc[("smiling", "AU1"), "auc"] == 0.5
@@ -148,7 +149,7 @@ def test_expressions_are_told_from_rest():
     assert not table.loc[("smiling", "AU1"), "expected"]
     assert table.loc[("neutral", "AU12"), ["mean", "called"]].tolist() == pytest.approx([0.38, 0.2])
     assert (table.loc["neutral"]["called"] == [0.2, 0.0]).all()
-    # four are too few
+    # nine are too few
     assert np.isnan(table.loc[("winking", "AU12"), "auc"])
     assert table.index.get_level_values(0)[0] == "neutral"
 

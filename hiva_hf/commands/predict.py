@@ -108,7 +108,10 @@ def predict(
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda.")] = "auto",
     dtype: Annotated[
         Dtype,
-        typer.Option(help="Precision of a checkpoint. bfloat16 is faster where the processor has it, and less exact."),
+        typer.Option(
+            metavar="<type>",
+            help="Precision: float32, bfloat16 or float16. bfloat16 is faster where the device has it, and less exact.",
+        ),
     ] = Dtype.float32,
     batch_size: Annotated[
         str, typer.Option("--batch-size", help="Pictures or frames a step: a number, or auto.")
