@@ -40,6 +40,8 @@ def test_an_action_unit_that_is_not_coded_is_missing(fewer, load):
     levels = load(fewer, aus=["AU12", "AU6"], intensity=True, allow_uncoded=True)
     assert "intensities" not in levels.column_names
     assert np.array_equal(label_matrix(levels), label_matrix(faces, "intensities")[:, :2])
+    twice = load(fewer, aus=["AU4", "AU12", "AU4"], allow_uncoded=True)
+    assert np.array_equal(label_matrix(twice), label_matrix(whole)[:, [1, 0, 1]])
     with pytest.raises(ValueError, match="got AU6, AU6"):
         load(fewer, aus=["AU6", "AU6"], allow_uncoded=True)
 

@@ -121,7 +121,7 @@ def _common_form(
         raise ValueError(
             f"`aus` must be coded in {root}; got {', '.join(missing) or 'none'}. Coded: {', '.join(known) or 'none'}."
         )
-    coded = [au for au in labels if au in known]
+    coded = [au for au in dict.fromkeys(labels) if au in known]
     suffixes = {"labels": "_intensity" if intensity else ""}
     if not intensity and {f"{au}_intensity" for au in coded} <= set(dataset.column_names):
         suffixes["intensities"] = "_intensity"
@@ -130,8 +130,9 @@ def _common_form(
     for name, suffix in suffixes.items():
         columns = dataset.select_columns([au + suffix for au in coded]).with_format("arrow")[:]
         table = np.full((len(dataset), len(labels)), MISSING_LABEL, np.float32)
-        for au in coded:
-            table[:, labels.index(au)] = columns[au + suffix].to_numpy()
+        for place, au in enumerate(labels):
+            if au in coded:
+                table[:, place] = columns[au + suffix].to_numpy()
         matrices[name] = pa.FixedSizeListArray.from_arrays(pa.array(table.ravel()), len(labels))
     kept = dataset.select_columns([name for name in _KEPT if name in dataset.column_names])
     added = Dataset(pa.table(matrices, schema=features.arrow_schema), info=DatasetInfo(features=features))
