@@ -112,9 +112,7 @@ def results_of(source: Path, tested: Path | None) -> dict:
     with trainer_of(model, processor, dataset) as trainer:
         metrics, groups = evaluate_with_groups(trainer, dataset)
         if model.config.intensity_head:
-            metrics |= evaluate_detector(
-                trainer, dataset, label_matrix(load_rendered(tested, aus=names, intensity=True))
-            )
+            metrics |= evaluate_detector(trainer, dataset, label_matrix(dataset, "intensities"))
     people = len(set(dataset["subject_id"]))
     return results | {
         "part": "test",

@@ -20,7 +20,7 @@ from default_faces import read_faces
 from transformers import Trainer, TrainingArguments, set_seed
 
 from hiva_hf import hiva_small, training_arguments
-from hiva_hf.checkpoint import load_detector
+from hiva_hf.checkpoint import load_to_train
 from hiva_hf.faces import FaceTemplate
 from hiva_hf.files import read_record
 from hiva_hf.hub.measured import RENDERED
@@ -72,8 +72,8 @@ def new_detector(size: int, map_loss_weight: float, visual: bool = False):
 
 
 def earlier_detector(folder: Path, size: int, map_loss_weight: float):
-    """One that such a training made, without its calibration: that holds for it as it was."""
-    model, processor = load_detector(folder)
+    """One that such a training made."""
+    model, processor = load_to_train(folder)
     side = processor.image_processor.size["height"]
     if not set(model.config.au_names) <= set(RENDERED_AUS) or not model.config.intensity_head or side != size:
         raise typer.BadParameter(
@@ -83,8 +83,6 @@ def earlier_detector(folder: Path, size: int, map_loss_weight: float):
             param_hint="'--start'",
         )
     model.config.map_loss_weight = map_loss_weight
-    model.config.calibration_temperatures = model.config.calibration_biases = None
-    processor.thresholds = None
     return model, processor
 
 

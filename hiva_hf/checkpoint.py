@@ -152,6 +152,24 @@ def load_detector(name_or_path: str | Path, **kwargs) -> tuple[HiVAForImageClass
     return model.eval().to(memory_format=torch.channels_last), processor
 
 
+def load_to_train(name_or_path: str | Path) -> tuple[HiVAForImageClassification, HiVAProcessor]:
+    """Load a model that is to be trained further, without what belonged to the data of its training.
+
+    Args:
+        name_or_path (`str` or `Path`): Folder of a checkpoint, or its Hub id.
+
+    Returns:
+        `tuple`: As of [`load_detector`], without loss weights, calibration and thresholds.
+    """
+    folder = Path(name_or_path)
+    # an adapter keeps where its base lies
+    model, processor = load_detector(folder.resolve() if folder.is_dir() else name_or_path)
+    model.config.label_weights = None
+    model.config.calibration_temperatures = model.config.calibration_biases = None
+    processor.thresholds = None
+    return model, processor
+
+
 def _check_folder(name_or_path: str | Path) -> None:
     """A folder with the files of a checkpoint, or the form of a Hub id."""
     folder = Path(name_or_path)
@@ -296,4 +314,4 @@ def _short(value: Any, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-__all__ = ["check_processor", "is_name", "load_detector"]
+__all__ = ["check_processor", "is_name", "load_detector", "load_to_train"]

@@ -179,12 +179,7 @@ def build_trainer(
     args.train_sampling_strategy = "sequential"
     train = EpochDataset(
         splits["train"],
-        FaceTransform(
-            image_processor,
-            augmentation or FaceAugmentation(),
-            names=names,
-            intensities=levels,
-        ),
+        FaceTransform(image_processor, augmentation or FaceAugmentation(), names=names, intensities=levels),
         weights=sample_weights,
         seed=args.seed,
         shuffled=True,

@@ -4,7 +4,6 @@ import numpy as np
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from .loss_hiva import MISSING_LABEL
 from .metrics import is_coded
 
 logger = logging.get_logger(__name__)
@@ -27,7 +26,7 @@ def label_weights(labels: np.ndarray, sample_weights: np.ndarray | None = None) 
         ValueError: If an AU was never coded.
     """
     labels = np.asarray(labels, dtype=np.float64)
-    coded = (labels != MISSING_LABEL) & ~np.isnan(labels)
+    coded = is_coded(labels)
     drawn = np.ones(len(labels)) if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
     counts = (coded * drawn[:, None]).sum(axis=0)
     if (counts == 0).any():
@@ -48,10 +47,10 @@ def weights_where_coded(labels: np.ndarray, sample_weights: np.ndarray | None = 
     Raises:
         ValueError: If no AU is coded.
     """
-    coded = np.atleast_1d(is_coded(np.asarray(labels)).any(axis=0))
+    coded = is_coded(labels).any(axis=0)
     if not coded.any():
         raise ValueError("`labels` must code at least one action unit; all are missing.")
-    weights = np.ones(len(coded))
+    weights = np.ones(labels.shape[1])
     weights[coded] = label_weights(labels[:, coded], sample_weights)
     return weights.tolist()
 
@@ -67,8 +66,7 @@ def check_labels(labels: np.ndarray, names: list[str], highest: int) -> None:
     Raises:
         ValueError: It names label, AU and row.
     """
-    missing = (labels == MISSING_LABEL) | np.isnan(labels)
-    wrong = ~missing & ((labels < 0) | (labels > highest))
+    wrong = is_coded(labels) & ((labels < 0) | (labels > highest))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(

@@ -75,6 +75,7 @@ def train(
     from transformers import set_seed
 
     from ..calibration import calibrate_detector
+    from ..checkpoint import load_to_train
     from ..data import FaceAugmentation, load_rendered, sampling_weights, stream_prepared, subject_split
     from ..data.merging import names_of_datasets
     from ..data.schema import alignment_of
@@ -129,7 +130,7 @@ def train(
             raise ValueError(f"`--checkpoint` tells what a new model is asked for; leave out {', '.join(given)}.")
         if lora_rank is None and (dora or rslora):
             raise ValueError("`--dora` and `--rslora` are kinds of LoRA; give `--lora-rank` with them.")
-        model, processor = _trained_model(begin)
+        model, processor = load_to_train(begin)
         labels, intensity = model.config.au_names, model.config.problem_type == "regression"
     if streaming:
         if data is None:
@@ -262,19 +263,6 @@ def _new_model(
     if text_encoder is not None:
         options["text_encoder"] = text_encoder
     return lambda: PRESETS[preset.value](labels, **options)
-
-
-def _trained_model(name_or_path: str) -> tuple:
-    """A trained detector with its processor, without what belonged to the data of its training."""
-    from ..checkpoint import load_detector
-
-    folder = Path(name_or_path)
-    # an adapter keeps where its base lies
-    model, processor = load_detector(folder.resolve() if folder.is_dir() else name_or_path)
-    model.config.label_weights = None
-    model.config.calibration_temperatures = model.config.calibration_biases = None
-    processor.thresholds = None
-    return model, processor
 
 
 def _refuse_other_settings(file: Path, settings: dict) -> None:

@@ -117,11 +117,11 @@ def _common_form(
     known = [name for name in dataset.column_names if re.fullmatch(r"AU\d+[LR]?", name)]
     labels = known if aus is None else [au_label(au) for au in aus]
     missing = [au for au in labels if au not in known]
-    if not labels or len(missing) > (len(labels) - 1 if allow_uncoded else 0):
+    coded = [au for au in dict.fromkeys(labels) if au in known]
+    if not coded or (missing and not allow_uncoded):
         raise ValueError(
             f"`aus` must be coded in {root}; got {', '.join(missing) or 'none'}. Coded: {', '.join(known) or 'none'}."
         )
-    coded = [au for au in dict.fromkeys(labels) if au in known]
     suffixes = {"labels": "_intensity" if intensity else ""}
     if not intensity and {f"{au}_intensity" for au in coded} <= set(dataset.column_names):
         suffixes["intensities"] = "_intensity"
