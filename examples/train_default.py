@@ -148,6 +148,7 @@ def main(
     share: Annotated[float, typer.Option(min=0, max=0.99, help="Of each step that they are.")] = 0.25,
     start: Annotated[Path | None, typer.Option(help="Checkpoint to go on from.")] = None,
     visual: Annotated[bool, typer.Option("--visual", help="Without text and graph, to compare.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Pays on a GPU, from some thousand steps on.")] = False,
     chunk: Annotated[int, typer.Option(help="Faces that are drawn at once; by default what suits the device.")] = 0,
     validated: Annotated[int, typer.Option(min=1, help="Batches of the validation.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights, faces and order.")] = 0,
@@ -162,6 +163,7 @@ def main(
         warmup_steps=0.03,
         seed=seed,
         bf16=True,
+        torch_compile=compiled,
         eval_strategy="no",
         save_strategy="steps",
         load_best_model_at_end=False,
@@ -207,9 +209,10 @@ def main(
     options |= {"map-weight": map_weight, "validated": validated, "seed": seed}
     options |= {"faces": "FACES", "share": share} if faces else {}
     options |= {"start": start.name} if start else {}
+    flags = ["--visual"] * visual + ["--compile"] * compiled
     record = {
         "command": " ".join([f"python examples/train_default.py --model FaceXModel --out {out.name}"]
-                            + [f"--{name} {value}" for name, value in options.items()] + ["--visual"] * visual),
+                            + [f"--{name} {value}" for name, value in options.items()] + flags),
         "preset": "small, a deeper tower" + ", visual only" * visual,
         "datasets": [RENDERED], "data": None, "part": "validation",
         "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": rate,

@@ -142,6 +142,11 @@ def test_a_share_of_none_is_the_rendered_faces_alone(renderer):
             batches(renderer, others=others(), share=share)
 
 
+@pytest.mark.parametrize(("batch_size", "block_size"), [(2, 16), (100, 800), (200, 1200), (2000, 2000)])
+def test_a_block_is_of_eight_batches_that_are_small(renderer, batch_size, block_size):
+    assert batches(renderer, batch_size=batch_size, block_size=None).block_size == block_size
+
+
 @pytest.mark.parametrize(
     ("how", "told"), [({"block_size": 3}, "multiple of the faces"), ({"views": 0}, "`views` at least 1")]
 )

@@ -14,6 +14,7 @@ from .views import new_views
 
 # masks are kept at this share of the resolution; a model's maps are coarser still
 _MASK_STRIDE = 8
+_BLOCK = 1024
 
 
 class RenderedBatches(Dataset):
@@ -32,7 +33,8 @@ class RenderedBatches(Dataset):
         num_batches (`int`): How many there are.
         batch_size (`int`, defaults to 256): Faces a batch.
         views (`int`, defaults to 1): How often each face is seen.
-        block_size (`int`, *optional*): Faces that are rendered together; by default those of 8 batches.
+        block_size (`int`, *optional*):
+            Faces that are rendered together; by default those of 8 batches, or of as many as hold 1,024.
         seed (`int`, defaults to 0): Of everything that is drawn.
         first_subject (`int`, defaults to 0): Number of the first person; a part with other numbers shows others.
         masks (`bool`, defaults to `False`): Whether batches hold masks of what each action unit moved.
@@ -75,7 +77,9 @@ class RenderedBatches(Dataset):
             raise ValueError(f"`share` must be at least 0 and less than 1; got {share}.")
         num_others = round(share * batch_size) if others is not None else 0
         num_rendered = batch_size - num_others
-        block_size = 8 * num_rendered if block_size is None else block_size
+        if block_size is None:
+            # as many as are drawn well together; with many views, whole rounds of large ones delay the first batch
+            block_size = min(8, -(-_BLOCK // max(1, num_rendered))) * num_rendered
         if num_rendered < 1 or block_size % num_rendered or views < 1:
             raise ValueError(
                 "`block_size` must be a multiple of the faces that are rendered a batch, of which there must be one, "
