@@ -3,7 +3,8 @@
     python examples/benchmark_gpu.py --out examples/results/gpu.csv
 
 bfloat16, random weights, 12 action units. Variants take turns; medians. The card's own limits are measured in the same
-run: a large matrix product, and a copy of memory counted as read and written.
+run: a large matrix product, and a copy of memory counted as read and written. Beside the copy stands what all
+operators read and write while none is fused: a compiled pass moves less than that, and may exceed the copy.
 """
 
 import time
@@ -16,6 +17,8 @@ import pandas as pd
 import torch
 import typer
 from benchmark_tools import variants
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -29,6 +32,21 @@ def seconds(call, rounds: int) -> list[float]:
         torch.cuda.synchronize()
         found.append(time.perf_counter() - start)
     return found[3:]
+
+
+class Traffic(TorchDispatchMode):
+    """Bytes that operators read and write, each from and to memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            held = tree_leaves((args, kwargs, results))
+            self.bytes += sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
+        return results
 
 
 def limits() -> tuple[float, float]:
@@ -55,7 +73,7 @@ def main(
     for name in towers.split(","):
         models, size = variants(name)
         models.pop("HiVA")
-        calls, operations = {}, {}
+        calls, operations, traffic = {}, {}, {}
         pixels = torch.rand(batch_size, 3, size, size, device="cuda", dtype=torch.bfloat16)
         pixels = pixels.to(memory_format=torch.channels_last)
         with torch.inference_mode():
@@ -63,7 +81,9 @@ def main(
                 model.to("cuda", torch.bfloat16, memory_format=torch.channels_last)
                 with FlopCounterMode(display=False) as counter:
                     model(pixels)
-                operations[key] = counter.get_total_flops()
+                with Traffic() as moved:
+                    model(pixels)
+                operations[key], traffic[key] = counter.get_total_flops(), moved.bytes
                 calls[key, "eager"] = partial(model, pixels)
                 # CUDA graphs: one launch for the whole pass
                 calls[key, "compiled"] = partial(torch.compile(model, mode="reduce-overhead"), pixels)
@@ -75,7 +95,7 @@ def main(
                     found[key] += seconds(call, 1)
         for (variant, mode), times in found.items():
             middle = float(np.median(times))
-            rate = operations[variant] / middle / 1e12
+            rate, moving = operations[variant] / middle / 1e12, traffic[variant] / middle / 1e12
             rows.append(
                 {
                     "tower": name,
@@ -86,6 +106,8 @@ def main(
                     "over_bare_tower": middle / float(np.median(found["bare tower", mode])),
                     "tflops": rate,
                     "share_of_product": rate / peak,
+                    "tb_s": moving,
+                    "share_of_copy": moving / bandwidth,
                 }
             )
         print(pd.DataFrame(rows).to_string(index=False, float_format="%.3f"), flush=True)
