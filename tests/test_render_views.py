@@ -73,6 +73,39 @@ def test_strength_says_how_far_faces_are_moved(strength):
     assert spread == pytest.approx(0.022 * strength, rel=0.25)
 
 
+def spots(places, count=400, size=64):
+    """Where spots at these rows and columns of a face come to lie in views of it: (num_faces, num_spots, 2)."""
+    masks = torch.zeros(count, len(places), size, size)
+    for channel, (row, column) in enumerate(places):
+        masks[:, channel, row - 3 : row + 3, column - 3 : column + 3] = 1.0
+    moved = new_views(torch.full((count, 3, size, size), 0.5), size, generator(), masks=masks)[1]
+    place = torch.arange(size, dtype=torch.float32)
+    total = moved.sum((2, 3)).clamp(min=1e-6)
+    return torch.stack([(moved.sum(3) * place).sum(2) / total, (moved.sum(2) * place).sum(2) / total], 2)
+
+
+def test_faces_become_wider_or_taller():
+    at = spots([(20, 32), (44, 32), (32, 20), (32, 44)])
+    ratio = ((at[:, 3] - at[:, 2]).norm(dim=1) / (at[:, 1] - at[:, 0]).norm(dim=1)).log()
+    assert 0.03 < ratio.std() < 0.06
+    assert ratio.mean().abs() < 0.01
+
+
+def test_a_straight_line_of_a_face_bends_a_little():
+    at = spots([(32, 16), (32, 32), (32, 48)])
+    line = at[:, 2] - at[:, 0]
+    across = torch.stack([-line[:, 1], line[:, 0]], 1) / line.norm(dim=1, keepdim=True)
+    apart = ((at[:, 1] - at[:, 0]) * across).sum(1) / 64
+    assert 0.002 < apart.std() < 0.008
+
+
+def test_some_colours_are_deeper_and_some_paler():
+    images = torch.tensor([0.7, 0.5, 0.4]).view(1, 3, 1, 1).expand(400, 3, SIZE, SIZE)
+    seen = new_views(images, SIZE, generator())[0].median(3).values.median(2).values
+    depth = (seen.amax(1) - seen.amin(1)) / seen.mean(1)
+    assert depth[depth > 0.01].log().std() > 0.25
+
+
 def test_what_lies_around_the_crop_comes_into_view():
     images, _ = marked(200)
     images[:] = 0.5
