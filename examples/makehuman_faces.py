@@ -1,11 +1,14 @@
 """Faces of another face model, to measure on: MakeHuman's base mesh and targets (CC0), drawn without its textures.
 
 They share nothing with the faces that checkpoints are trained on: another mesh, other people, other shapes of the
-action units, another shading. Of the action units only those are coded that a target of MakeHuman moves.
+action units, another shading. No checkpoint is trained or chosen on them. Of the action units only those are coded that
+a target of MakeHuman moves; several move little.
 """
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +17,10 @@ from default_faces import TRAITS, KnownFaces
 from PIL import Image
 
 from hiva_hf.faces import FaceTemplate, similarity_transform, warp_face
+from hiva_hf.plotting import figure_class
 from hiva_hf.render.rasterizer import barycentric, rasterize
 
-# what each target shows; an `l` in a pair of braces stands for both sides
+# what each target shows; braces stand for both sides
 UNITS = {
     "eyebrows-{}-inner-up": ("AU1",),
     "eyebrows-{}-extern-up": ("AU2",),
@@ -37,7 +41,7 @@ UNITS = {
 }
 CODED = tuple(dict.fromkeys(name for names in UNITS.values() for name in names))
 # one of each of these at most: a lid does not open and close at once
-_ONE_OF = [
+ONE_OF = [
     [unit for unit in UNITS if unit.startswith("eyebrows")],
     [unit for unit in UNITS if unit.startswith("eye-")],
     [unit for unit in UNITS if unit.startswith("nose")],
@@ -45,10 +49,12 @@ _ONE_OF = [
 ]
 _ACTIVE = 0.6
 _PARTS = {"body": 0, "eye": 1, "teeth": 2, "tongue": 3, "eyelashes-1": 4, "eyelashes-2": 4}
-_DETAILS = ("cheek", "chin", "eyebrows", "forehead", "head", "mouth", "nose")
+DETAILS = ("cheek", "chin", "eyebrows", "forehead", "head", "mouth", "nose")
+# of the details those that only move the head, and those that are as an action unit
+_LEFT_OUT = ("head-trans", "head-back", "mouth-trans", "mouth-angles", "eyebrows-angle")
 # below the neck nothing is drawn
 _LOWEST = 5.6
-_GROUPS = ("african", "asian", "caucasian")
+GROUPS = ("african", "asian", "caucasian")
 _SKIN = np.array([[0.24, 0.14, 0.10], [0.62, 0.42, 0.30], [0.78, 0.56, 0.46]])
 
 
@@ -77,6 +83,7 @@ class MakeHuman:
                 vertices.append([float(value) for value in rest[:3]])
             elif kind == "g":
                 part = next((number for name, number in _PARTS.items() if rest[0].endswith(name)), None)
+                part = None if rest[0].startswith("joint") else part
             elif kind == "f" and part is not None:
                 corners = [int(corner.split("/")[0]) - 1 for corner in rest]
                 triangles += [(corners[0], corners[k], corners[k + 1]) for k in range(1, len(corners) - 1)]
@@ -118,22 +125,22 @@ class MakeHuman:
         looks = random.dirichlet([0.4] * 3)
         sex, age = random.beta(0.5, 0.5), random.beta(0.7, 1.2)
         face = self.vertices.copy()
-        for group, share in zip(_GROUPS, looks, strict=True):
+        for group, share in zip(GROUPS, looks, strict=True):
             for name, part in (("female", 1 - sex), ("male", sex)):
                 for years, much in (("young", 1 - age), ("old", age)):
                     face += share * part * much * self.target(f"macrodetails/{group}-{name}-{years}")
-        for place in _DETAILS:
+        for place in DETAILS:
             names = sorted(file.name.split(".")[0] for file in (self.folder / "targets" / place).glob("*.target*"))
-            names = [name for name in names if not name.startswith(("head-trans", "head-back", "mouth-trans"))]
+            names = [name for name in names if not name.startswith(_LEFT_OUT)]
             for name in random.choice(names, min(3, len(names)), replace=False):
                 face += random.uniform(0, 0.5) * self.target(f"{place}/{name}")
         return face, looks
 
     def expression(self, random: np.random.Generator, looks: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
         """What it adds to the vertices, and the intensity, 0-5, of each of `CODED`."""
-        group = _GROUPS[int(looks.argmax())]
+        group = GROUPS[int(looks.argmax())]
         added, intensity = np.zeros_like(self.vertices), dict.fromkeys(CODED, 0)
-        for units in _ONE_OF:
+        for units in ONE_OF:
             if random.uniform() > _ACTIVE:
                 continue
             unit, strength = units[random.integers(len(units))], random.uniform(0.2, 1)
@@ -144,26 +151,38 @@ class MakeHuman:
         return added, intensity
 
 
-def known_faces(model: MakeHuman, people: int, frames: int, side: int, template: FaceTemplate, seed: int = 0):
-    """Aligned by their true points: [`KnownFaces`] with the columns `CODED`."""
+def known_faces(
+    model: MakeHuman, names: Sequence[str], side: int, template: FaceTemplate, people: int, frames: int, seed: int = 0
+) -> KnownFaces:
+    """Draw faces, cut out by their true points, a little off as a landmark detector would be.
+
+    Args:
+        model ([`MakeHuman`]): The face model.
+        names (`Sequence[str]`): Action units, in the order of the columns; one that is not in `CODED` is NaN.
+        side (`int`): Of the crops, in pixels.
+        template ([`FaceTemplate`]): Where the points of a face go.
+        people (`int`): How many.
+        frames (`int`): Of each.
+        seed (`int`, defaults to 0): Of everything that is drawn.
+    """
     images, intensity, traits = [], [], []
     for person in range(people):
         random = np.random.default_rng([seed, person])
         neutral, looks = model.person(random)
-        colours = _Colours(random, looks)
+        colours = Colours(random, looks)
         for _ in range(frames):
             added, shown = model.expression(random, looks)
             picture, points, yaw, pitch = draw(model, neutral + added, colours, random)
             matrix = similarity_transform(points + random.normal(0, 1.5, points.shape), template.points * side)
             images.append(np.asarray(warp_face(Image.fromarray(picture), matrix, side)))
-            intensity.append([shown[name] for name in CODED])
+            intensity.append([shown.get(name, np.nan) for name in names])
             traits.append({"subject": person, "yaw": yaw, "pitch": pitch})
     known = pd.DataFrame(traits).reindex(columns=list(TRAITS))
     return KnownFaces(np.stack(images), np.array(intensity, float), known)
 
 
-class _Colours:
-    """Of a person."""
+class Colours:
+    """Of a person's skin, lips, hair and eyes, and where hair and brows are."""
 
     def __init__(self, random: np.random.Generator, looks: np.ndarray):
         self.skin = np.clip(looks @ _SKIN * np.exp(random.normal(0, 0.05, 3)) * random.uniform(0.8, 1.2), 0.05, 0.95)
@@ -175,7 +194,7 @@ class _Colours:
         self.brow_width = random.uniform(0.025, 0.05)
 
 
-def draw(model: MakeHuman, face: np.ndarray, colours: _Colours, random: np.random.Generator, side: int = 256):
+def draw(model: MakeHuman, face: np.ndarray, colours: Colours, random: np.random.Generator, side: int = 256):
     """A picture, uint8 of shape (side, side, 3), its five points in pixels, and the head's yaw and pitch in degrees."""
     yaw, pitch, roll = random.normal(0, [12, 6, 4]).clip(-45, 45)
     middle = np.concatenate([face[eye] for eye in model.eyes]).mean(0) - [0, 0.25, 0.7]
@@ -209,7 +228,7 @@ def draw(model: MakeHuman, face: np.ndarray, colours: _Colours, random: np.rando
     return (picture.clip(0, 1) * 255).round().astype(np.uint8), np.array([*eyes, *pixels[model.points]]), yaw, pitch
 
 
-def _albedo(model: MakeHuman, rest, part, colours: _Colours, random) -> tuple[np.ndarray, np.ndarray]:
+def _albedo(model: MakeHuman, rest, part, colours: Colours, random) -> tuple[np.ndarray, np.ndarray]:
     """Colour and gloss of what is seen, by its place on the mesh at rest."""
     x, y, z = np.abs(rest[:, 0]), rest[:, 1], rest[:, 2]
     albedo, gloss = np.tile(colours.skin, (len(rest), 1)), np.full(len(rest), random.uniform(0, 0.15))
@@ -267,4 +286,19 @@ def _unit(vector) -> np.ndarray:
     return np.asarray(vector) / np.linalg.norm(vector)
 
 
-__all__ = ["CODED", "MakeHuman", "draw", "known_faces"]
+def plot_faces(faces: KnownFaces, names: Sequence[str], count: int = 30) -> Any:
+    """Some of them, and what they show with its level."""
+    figure = figure_class()(figsize=(10, 2.05 * -(-count // 6)), layout="constrained", dpi=130)
+    chosen = np.linspace(0, len(faces) - 1, count).round().astype(int)
+    for axes, row in zip(figure.subplots(-(-count // 6), 6).flat, chosen, strict=False):
+        axes.imshow(faces.images[row])
+        levels = np.nan_to_num(faces.intensity[row]).astype(int)
+        shown = [f"{name[2:]}{'ABCDE'[level - 1]}" for name, level in zip(names, levels, strict=True) if level]
+        axes.set_title(" + ".join(shown) or "none", fontsize=8)
+        axes.axis("off")
+    return figure
+
+
+__all__ = [
+    "CODED", "DETAILS", "GROUPS", "ONE_OF", "UNITS", "Colours", "MakeHuman", "draw", "known_faces", "plot_faces",
+]  # fmt: skip

@@ -2,10 +2,12 @@
 
     python examples/measure_default.py --checkpoint DIR --model FaceXModel   # people of this package's own renderer
     python examples/measure_default.py --checkpoint DIR --faces REFERENCE    # parquet of another renderer's faces
+    python examples/measure_default.py --checkpoint DIR --makehuman DATA     # another face model
 
 `--model` draws people whose numbers no training reaches, cut out as a landmark detector would that is a little off;
-`--faces` reads rendered faces in parquet and aligns them by their true landmarks. Both may be given. Writes
-`unseen-renders.*` and `unseen-reference.*`: CSV, a page in Markdown and pictures.
+`--faces` reads rendered faces in parquet and aligns them by their true landmarks; `--makehuman` draws faces of
+MakeHuman's model from its folder `data`. Each may be given. Writes `unseen-renders.*`, `unseen-reference.*` and
+`unseen-makehuman.*`: CSV, a page in Markdown and pictures.
 """
 
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 import typer
 from default_faces import RESULTS, Checkpoint, KnownFaces, draw_faces, read_faces, unseen_scenes
 from default_results import write_figure, write_page, write_table
+from makehuman_faces import MakeHuman, known_faces, plot_faces
 from sklearn.metrics import roc_auc_score
 
 from hiva_hf.calibration import calibration_error
@@ -26,6 +29,11 @@ from hiva_hf.metrics import au_metrics, intensity_metrics
 from hiva_hf.plotting import ACTIVE, BOX, INACTIVE, au_title, figure_class
 
 LEVELS = "ABCDE"
+MAKEHUMAN = (
+    "Faces of MakeHuman's model (CC0), drawn without its textures; see [some of them](unseen-makehuman-faces.png). "
+    "Nothing was trained or chosen on them. Only the action units that one of its targets moves are coded, and those "
+    "are MakeHuman's own idea of the movement: several are faint, and what it draws of a brow is a painted line."
+)
 # fewer faces say nothing
 FEWEST = 5
 REFERENCES = (
@@ -249,14 +257,15 @@ def main(
     faces: Annotated[Path | None, typer.Option(help="Folder of rendered faces of unseen people, in parquet.")] = None,
     model: Annotated[Path | None, typer.Option(help="ICT-FaceKit: FaceXModel, or its compact form.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
-    people: Annotated[int, typer.Option(min=20, help="How many are drawn with --model.")] = 800,
+    makehuman: Annotated[Path | None, typer.Option(help="Folder `data` of MakeHuman or MPFB.")] = None,
+    people: Annotated[int, typer.Option(min=20, help="How many are drawn with --model and --makehuman.")] = 800,
     count: Annotated[int, typer.Option(min=0, help="How many of --faces are read; 0 takes all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="What draws and reads.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Of this process.")] = 1,
 ):
-    if faces is None and model is None:
-        raise typer.BadParameter("give --faces, --model or both")
+    if faces is None and model is None and makehuman is None:
+        raise typer.BadParameter("give --faces, --model, --makehuman, or several")
     torch.set_num_threads(threads)
     measured = Checkpoint(checkpoint, device)
     sets = {}
@@ -269,6 +278,10 @@ def main(
         renderer = measured.renderer(model, device)
         known = draw_faces(renderer, unseen_scenes(renderer, people, seed), measured.names)
         sets["unseen-renders"] = (known, "The package's own renderer", [])
+    if makehuman is not None:
+        known = known_faces(MakeHuman(makehuman), measured.names, measured.side, measured.template, people, 2, seed)
+        sets["unseen-makehuman"] = (known, "Another face model", [MAKEHUMAN])
+        write_figure(out / "unseen-makehuman-faces.png", plot_faces(known, measured.names))
     for stem, (known, what, remarks) in sets.items():
         units = report(known, measured, out, stem, what, remarks)
         shown = ["au", "auc", "f1", "f1_at_half", "f1_always", "icc", "rest_mean", "rest_called"]
