@@ -231,6 +231,28 @@ def test_a_face_that_is_where_it_was_expected_is_looked_at_once(rendered):
     assert len(looks) == 6
 
 
+class Without:
+    """OpenCV 5, which has no cascades; as a build that holds their reader, and as one that does not."""
+
+    __version__ = "5.0.0"
+
+
+class Unread(Without):
+    class CascadeClassifier:
+        def __init__(self, file):
+            assert file == "haarcascade_frontalface_default.xml"
+
+        def empty(self):
+            return True
+
+
+@pytest.mark.parametrize("build", [Without, Unread])
+def test_an_opencv_without_cascades_is_told(build, monkeypatch):
+    monkeypatch.setattr("hiva_hf.faces.detection.import_cv2", build)
+    with pytest.raises(ValueError, match=r"must carry Haar cascades; 5\.0\.0 has none.*<5"):
+        HaarDetector()
+
+
 def test_a_turned_face_is_found_by_the_other_cascades(detector):
     dataset = load_rendered()
     turned = []

@@ -128,8 +128,10 @@ class HaarDetector:
 
     def _cascade(self, name: str) -> Any:
         folder = getattr(getattr(self._cv2, "data", None), "haarcascades", "")
-        cascade = self._cv2.CascadeClassifier(f"{folder}haarcascade_{name}.xml")
-        if cascade.empty():
+        # version 5 has them in a module of its own, which need not be there
+        classifier = getattr(self._cv2, "CascadeClassifier", None)
+        cascade = classifier and classifier(f"{folder}haarcascade_{name}.xml")
+        if cascade is None or cascade.empty():
             raise ValueError(
                 f"OpenCV must carry Haar cascades; {self._cv2.__version__} has none. Install "
                 "'opencv-python-headless>=4.8,<5', or choose another detector."
