@@ -5,7 +5,7 @@
 `--model` is ICT-FaceKit's folder FaceXModel or its compact form. Nothing but renders is trained on; `--faces` mixes in
 those that another renderer made before. The number of steps is what fits into the time: the learning rate falls to zero
 within it. Started again after an interruption, it goes on. `--start` trains a checkpoint further. `--visual` trains the
-same model without text and graph.
+same model without text and graph; with `--start` too, from the vision tower of that checkpoint.
 """
 
 import json
@@ -153,8 +153,6 @@ def main(
     validated: Annotated[int, typer.Option(min=1, help="Batches of the validation.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights, faces and order.")] = 0,
 ):
-    if start and visual:
-        raise typer.BadParameter("--visual trains a new model; leave out --start.", param_hint="'--start'")
     set_seed(seed)
     arguments = training_arguments(
         out.with_name(f"{out.name}-checkpoints"),
@@ -175,7 +173,14 @@ def main(
     map_weight = 0.0 if visual else map_weight
 
     def detector():
-        return earlier_detector(start, size, map_weight) if start else new_detector(size, map_weight, visual)
+        if not start:
+            return new_detector(size, map_weight, visual)
+        earlier = earlier_detector(start, size, map_weight)
+        if not visual:
+            return earlier
+        model, processor = new_detector(size, map_weight, visual)
+        model.hiva.vision_model.load_state_dict(earlier[0].hiva.vision_model.state_dict())
+        return model, processor
 
     model, processor = detector()
 

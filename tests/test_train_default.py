@@ -44,9 +44,20 @@ def test_what_cannot_be_trained_further_is_refused(model_file, tmp_path):
     assert made["steps"] == 1
     with pytest.raises(typer.BadParameter, match=r"of 96 pixels.*at 64 pixels"):
         train(model_file, tmp_path / "other", start=tmp_path / "made", size=96)
-    with pytest.raises(typer.BadParameter, match="leave out --start"):
-        train(model_file, tmp_path / "other", start=tmp_path / "made", visual=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_the_visual_model_can_begin_with_the_tower(model_file, tmp_path):
+    train(model_file, tmp_path / "whole", steps=1, validated=1)
+    begun = {"steps": 1, "validated": 1, "visual": True, "rate": 0.0, "seed": 3}
+    record = train(model_file, tmp_path / "visual", start=tmp_path / "whole", **begun)
+    assert record["command"].endswith("--start whole --visual")
+    whole, visual = (load_detector(tmp_path / name)[0].hiva for name in ("whole", "visual"))
+    learned = [
+        (whole.vision_model.get_parameter(name), value) for name, value in visual.vision_model.named_parameters()
+    ]
+    assert all(torch.equal(one, other) for one, other in learned)
+    assert not hasattr(visual, "ddca") or visual.ddca is None
 
 
 def test_machines_are_told_in_order(tmp_path):
