@@ -241,7 +241,7 @@ def _albedo(model: MakeHuman, rest, part, colours: Colours, random) -> tuple[np.
 
     paint(colours.lips, front * (1 - (x / 0.25) ** 2 - ((y - 6.66) / 0.085) ** 2) * 6)
     brow = 7.47 + 0.05 * np.sin((x - 0.1) / 0.42 * np.pi * 0.8)
-    width = colours.brow_width * (1.15 - x)
+    width = colours.brow_width * (1.15 - x).clip(0.1)
     inside = front & (x > 0.09) & (x < 0.55)
     paint(colours.hair, colours.brows * inside * np.clip(2 - 2 * np.abs(y - brow) / width, 0, 1))
     scalp = (part == 0) & ((y > colours.hairline) | ((z < 0.3) & (y > 7.0)))
@@ -294,7 +294,7 @@ def plot_faces(faces: KnownFaces, names: Sequence[str], count: int = 30) -> Any:
         axes.imshow(faces.images[row])
         levels = np.nan_to_num(faces.intensity[row]).astype(int)
         shown = [f"{name[2:]}{'ABCDE'[level - 1]}" for name, level in zip(names, levels, strict=True) if level]
-        axes.set_title(" + ".join(shown) or "none", fontsize=8)
+        axes.set_title(" ".join(shown) or "none", fontsize=8)
         axes.axis("off")
     return figure
 

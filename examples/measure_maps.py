@@ -22,6 +22,7 @@ from default_results import write_figure, write_page, write_table
 from PIL import Image
 
 from hiva_hf.facs import BP4D_AUS
+from hiva_hf.files import read_record
 from hiva_hf.plotting import ACTIVE, BOX, INACTIVE, PALETTE, au_title, enlarge, figure_class
 
 LEVEL = 3
@@ -247,6 +248,7 @@ def main(
     other = Checkpoint(visual, device) if visual is not None else None
     if other is not None and (other.side != measured.side or other.names != measured.names):
         raise typer.BadParameter("--visual must take crops of the same size, and know the same action units")
+    made = read_record(visual / "results.json").get("command") if visual is not None else None
     renderer = measured.renderer(model, device)
     faces = draw_faces(renderer, unseen_scenes(renderer, people, seed), measured.names, masks=True)
     # nothing is asked of the others
@@ -263,6 +265,7 @@ def main(
         f"on such pixels. `{PLACE}`: the mean mask of the action unit in other faces, a map that looks at nothing. "
         f"`{CHANCE}`: the share of the mask. A mask of fewer than {FEWEST_PIXELS} pixels is not asked for.",
         *([TRAINED_TO] if measured.model.config.map_loss_weight > 0 else []),
+        *([f"The visual-only model was made by `{made}`."] if made else []),
     ]
     tables = {"Pointing": wide(table, "pointing"), "Mass": wide(table, "mass")}
     write_table(out / "maps.csv", table)
