@@ -92,10 +92,10 @@ def plot_prediction(
     bars.invert_yaxis()
     bars.set_xlim(0, 5.4 if intensity else 1.08)
     bars.set_xlabel("intensity, 0 to 5" if intensity else "probability (line: threshold; orange: at or above it)")
-    for position, value in zip(positions, values, strict=True):
-        # a threshold may stand where the number does
-        behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
-        bars.text(value + (0.05 if intensity else 0.01), position, f"{value:.2f}", va="center", fontsize=9, bbox=behind)
+    for position, value, limit in zip(positions, values, limits, strict=True):
+        # a threshold may stand where the number would
+        start = limit if not intensity and value <= limit < value + 0.08 else value
+        bars.text(start + (0.05 if intensity else 0.01), position, f"{value:.2f}", va="center", fontsize=9)
     bars.spines[["top", "right"]].set_visible(False)
 
     if shown and crop is not None:
