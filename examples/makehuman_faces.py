@@ -51,7 +51,13 @@ _ACTIVE = 0.6
 _PARTS = {"body": 0, "eye": 1, "teeth": 2, "tongue": 3, "eyelashes-1": 4, "eyelashes-2": 4}
 DETAILS = ("cheek", "chin", "eyebrows", "forehead", "head", "mouth", "nose")
 # of the details those that only move the head, and those that are as an action unit
-_LEFT_OUT = ("head-trans", "head-back", "mouth-trans", "mouth-angles", "eyebrows-angle")
+_LEFT_OUT = (
+    "head-trans", "head-back", "mouth-trans", "mouth-angles", "mouth-dimples", "mouth-laugh-lines",
+    "mouth-lowerlip-ext", "mouth-lowerlip-middle", "mouth-upperlip-ext", "mouth-upperlip-middle",
+    "eyebrows-angle", "eyebrows-trans",
+)  # fmt: skip
+# of teeth and tongue: lips that are closed would let them through
+_BACK = 0.08
 # below the neck nothing is drawn
 _LOWEST = 5.6
 GROUPS = ("african", "asian", "caucasian")
@@ -66,6 +72,7 @@ class MakeHuman:
 
     Raises:
         FileNotFoundError: If it does not.
+        ValueError: If the mesh lacks the eyes.
     """
 
     def __init__(self, folder: Path):
@@ -92,6 +99,8 @@ class MakeHuman:
         triangles, parts = np.array(triangles), np.array(parts)
         seen = self.vertices[triangles][:, :, 1].min(1) > _LOWEST
         self.triangles, self.parts = triangles[seen], parts[seen]
+        behind = (self.parts == _PARTS["teeth"]) | (self.parts == _PARTS["tongue"])
+        self.vertices[np.unique(self.triangles[behind]), 2] -= _BACK
         self._targets: dict[str, np.ndarray] = {}
         self.eyes = [self._of("helper-r-eye", base), self._of("helper-l-eye", base)]
         puller = self.target("expression/units/caucasian/mouth-corner-puller")
@@ -102,12 +111,24 @@ class MakeHuman:
         self.points = [int(front.argmax()), int((moved * (x < 0)).argmax()), int((moved * (x > 0)).argmax())]
 
     def _of(self, group: str, base: Path) -> np.ndarray:
-        lines = base.read_text().split(f"g {group}\n")[1].split("\ng ")[0].splitlines()
-        faces = [line.split()[1:] for line in lines if line.startswith("f ")]
+        after = base.read_text().split(f"g {group}\n")
+        if len(after) < 2:
+            raise ValueError(f"{base} must be MakeHuman's base mesh with a group {group}; it has none.")
+        faces = [line.split()[1:] for line in after[1].split("\ng ")[0].splitlines() if line.startswith("f ")]
         return np.unique([int(corner.split("/")[0]) - 1 for face in faces for corner in face])
 
     def target(self, name: str) -> np.ndarray:
-        """What a target adds to the vertices."""
+        """What a target adds to the vertices.
+
+        Args:
+            name (`str`): Its path below `targets`, without the ending.
+
+        Returns:
+            `np.ndarray` of shape `(num_vertices, 3)`: Decimetres.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
         if name not in self._targets:
             files = [self.folder / "targets" / f"{name}.target{end}" for end in (".gz", "")]
             file = next((file for file in files if file.is_file()), None)
@@ -116,12 +137,20 @@ class MakeHuman:
             text = (gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()).decode()
             rows = [line.split() for line in text.splitlines() if line[:1].isdigit()]
             added = np.zeros_like(self.vertices)
-            added[[int(row[0]) for row in rows]] = [[float(value) for value in row[1:4]] for row in rows]
+            for number, *shift in rows:
+                added[int(number)] = [float(value) for value in shift[:3]]
             self._targets[name] = added
         return self._targets[name]
 
     def person(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A neutral face, and how much of each group's looks is in it."""
+        """Draw somebody at rest.
+
+        Args:
+            random (`np.random.Generator`): Source of chance.
+
+        Returns:
+            `tuple`: Vertices of shape (num_vertices, 3), and how much of each of `GROUPS` is in the face, (3,).
+        """
         looks = random.dirichlet([0.4] * 3)
         sex, age = random.beta(0.5, 0.5), random.beta(0.7, 1.2)
         face = self.vertices.copy()
@@ -137,7 +166,15 @@ class MakeHuman:
         return face, looks
 
     def expression(self, random: np.random.Generator, looks: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
-        """What it adds to the vertices, and the intensity, 0-5, of each of `CODED`."""
+        """Draw what a face shows.
+
+        Args:
+            random (`np.random.Generator`): Source of chance.
+            looks (`np.ndarray` of shape `(3,)`): Of [`person`]; the shapes are those of the group that is most in it.
+
+        Returns:
+            `tuple`: What it adds to the vertices, (num_vertices, 3), and the intensity, 0-5, of each of `CODED`.
+        """
         group = GROUPS[int(looks.argmax())]
         added, intensity = np.zeros_like(self.vertices), dict.fromkeys(CODED, 0)
         for units in ONE_OF:
@@ -195,7 +232,19 @@ class Colours:
 
 
 def draw(model: MakeHuman, face: np.ndarray, colours: Colours, random: np.random.Generator, side: int = 256):
-    """A picture, uint8 of shape (side, side, 3), its five points in pixels, and the head's yaw and pitch in degrees."""
+    """Photograph a face from somewhere, in some light.
+
+    Args:
+        model ([`MakeHuman`]): The face model.
+        face (`np.ndarray` of shape `(num_vertices, 3)`): Vertices.
+        colours ([`Colours`]): Of the person.
+        random (`np.random.Generator`): Source of chance.
+        side (`int`, defaults to 256): Of the picture in pixels.
+
+    Returns:
+        `tuple`: Picture, uint8 of shape (side, side, 3); eyes, nose and corners of the mouth in pixels, (5, 2); yaw and
+        pitch of the head in degrees.
+    """
     yaw, pitch, roll = random.normal(0, [12, 6, 4]).clip(-45, 45)
     middle = np.concatenate([face[eye] for eye in model.eyes]).mean(0) - [0, 0.25, 0.7]
     placed = (face - middle) @ _turn(yaw, pitch, roll).T
@@ -239,7 +288,7 @@ def _albedo(model: MakeHuman, rest, part, colours: Colours, random) -> tuple[np.
     def paint(colour, much):
         albedo[:] = albedo + (colour - albedo) * np.clip(much, 0, 1)[:, None]
 
-    paint(colours.lips, front * (1 - (x / 0.25) ** 2 - ((y - 6.66) / 0.085) ** 2) * 6)
+    paint(colours.lips, front * (1 - (x / 0.27) ** 2 - ((y - 6.605) / 0.11) ** 2) * 6)
     brow = 7.47 + 0.05 * np.sin((x - 0.1) / 0.42 * np.pi * 0.8)
     width = colours.brow_width * (1.15 - x).clip(0.1)
     inside = front & (x > 0.09) & (x < 0.55)
@@ -255,7 +304,7 @@ def _albedo(model: MakeHuman, rest, part, colours: Colours, random) -> tuple[np.
     gloss[part == 1] = 0.5
     albedo[part == 2], albedo[part == 3], albedo[part == 4] = [0.85, 0.8, 0.72], [0.55, 0.25, 0.25], 0.05
     # deep in the mouth it is dark
-    inner = (part == 0) & (x < 0.3) & (y > 6.3) & (y < 6.9) & (z < 1.28) & (z > 0.2)
+    inner = (part == 0) & (x < 0.3) & (y > 6.45) & (y < 6.9) & (z < 1.28) & (z > 0.2)
     albedo[inner] = [0.18, 0.05, 0.05]
     return albedo, gloss
 

@@ -87,10 +87,11 @@ def earlier_detector(folder: Path, size: int, map_loss_weight: float):
 
 
 def steps_in(minutes: float, model, batches: RenderedBatches, arguments: TrainingArguments) -> int:
-    """How many steps fit into the time, by those of two rounds after the first."""
+    """How many steps fit into the time, by what the last two thirds of these batches take."""
     model = model.to(arguments.device).train()
     synchronize = torch.cuda.synchronize if arguments.device.type == "cuda" else lambda: None
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    model = torch.compile(model) if arguments.torch_compile else model
     a_round = len(batches) // 3
     for index in range(len(batches)):
         if index == a_round:
@@ -179,7 +180,13 @@ def main(
         if not visual:
             return earlier
         model, processor = new_detector(size, map_weight, visual)
-        model.hiva.vision_model.load_state_dict(earlier[0].hiva.vision_model.state_dict())
+        try:
+            model.hiva.vision_model.load_state_dict(earlier[0].hiva.vision_model.state_dict())
+        except RuntimeError:
+            raise typer.BadParameter(
+                "must be a checkpoint of this script, for its vision tower (--visual); got one of another tower.",
+                param_hint="'--start'",
+            ) from None
         return model, processor
 
     model, processor = detector()

@@ -40,7 +40,7 @@ def shipped():
 
 
 def nobody(image) -> list[Face]:
-    """Finds no face: they are told. It needs no OpenCV, whose versions differ where GPUs are."""
+    """Finds no face: they are told. It needs no OpenCV."""
     return []
 
 

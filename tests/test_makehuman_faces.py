@@ -27,6 +27,14 @@ def number(row, column):
     return row * COLUMNS + column
 
 
+SIDES = [unit.format(side) for unit in UNITS for side in (("left", "right") if "{}" in unit else ("",))]
+
+
+def mark(unit):
+    """The vertex that this target alone moves."""
+    return number(1 + SIDES.index(unit) // COLUMNS, SIDES.index(unit) % COLUMNS)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A bent sheet with two eyes, a joint below the neck, and all targets; one is not compressed."""
@@ -56,11 +64,11 @@ def data(tmp_path_factory):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(gzip.compress("\n".join(["# CC0", *rows]).encode()))
 
-    units = [unit.format(side) for unit in UNITS for side in (("left", "right") if "{}" in unit else ("",))]
     for group in GROUPS:
-        for unit in units:
-            up = 0.2 if unit == "mouth-corner-puller" else 0.05
-            write(f"expression/units/{group}/{unit}", [f"{number(MOUTH, column)} 0 {up} 0" for column in CORNERS])
+        for unit in SIDES:
+            corners = [number(MOUTH, column) for column in CORNERS] if unit == "mouth-corner-puller" else []
+            rows = [f"{vertex} 0 .2 0" for vertex in corners] + [f"{mark(unit)} 0 .05 0"]
+            write(f"expression/units/{group}/{unit}", rows)
         for sex in ("female", "male"):
             for age in ("young", "old"):
                 write(f"macrodetails/{group}-{sex}-{age}", [f"{number(12, 6)} 0 0 .05"])
@@ -91,7 +99,11 @@ def test_what_is_moved_is_labelled(data):
     for _ in range(200):
         added, intensity = model.expression(random, looks)
         shown = {name for name, level in intensity.items() if level}
-        assert bool(shown) == bool(added.any())
+        moved = {unit for unit in UNITS if all(added[mark(unit.format(side))].any() for side in ("left", "right"))}
+        assert shown == {name for unit in moved for name in UNITS[unit]}
+        for unit in moved:
+            strength = added[mark(unit.format("left")), 1] / 0.05
+            assert {intensity[name] for name in UNITS[unit]} == {np.ceil(5 * strength - 1e-4)}
         assert set(intensity) == set(CODED)
         assert all(0 <= level <= 5 for level in intensity.values())
         assert not {"AU5", "AU43"} <= shown
@@ -139,6 +151,22 @@ def test_a_checkpoint_is_measured_on_them(data, folder, tmp_path):
     assert (tmp_path / "unseen-makehuman-faces.png").is_file()
 
 
+def test_the_label_of_a_smile_is_that_of_a_smile():
+    assert UNITS["mouth-corner-puller"] == ("AU12",)
+    assert UNITS["eyebrows-{}-down"] == ("AU4",)
+    assert UNITS["eye-{}-closure"] == ("AU43",)
+
+
 def test_another_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"must be the folder data of MakeHuman.*3dobjs/base.obj"):
         MakeHuman(tmp_path)
+    (tmp_path / "3dobjs").mkdir()
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "3dobjs" / "base.obj").write_text("v 0 7 0\nv 1 7 0\nv 1 8 0\ng body\nf 1 2 3\n")
+    with pytest.raises(ValueError, match=r"a group helper-r-eye; it has none"):
+        MakeHuman(tmp_path)
+
+
+def test_a_target_that_is_not_there_is_told(data):
+    with pytest.raises(FileNotFoundError, match=r"must hold targets/mouth/mouth-none\.target"):
+        MakeHuman(data).target("mouth/mouth-none")

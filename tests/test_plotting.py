@@ -77,6 +77,14 @@ def test_colour_tells_active_from_inactive(picture, thresholds, active):
     assert warm == active
 
 
+def test_a_number_stands_beside_its_threshold(picture):
+    bars = draw(picture, thresholds={"AU1": 0.5, "AU4": 0.25, "AU12": 0.95}).axes[1]
+    places = {text.get_text(): text.get_position()[0] for text in bars.texts}
+    assert places["0.20"] == pytest.approx(0.26)
+    assert places["0.90"] == pytest.approx(0.91)
+    assert places["0.60"] == pytest.approx(0.61)
+
+
 def test_the_box_is_drawn_where_the_face_is(picture):
     (line,) = draw(picture, box=BOX).axes[0].lines
     assert set(line.get_xdata()) == {BOX[0], BOX[2]}

@@ -9,6 +9,7 @@ from collections import Counter
 import psutil
 import pytest
 import torch
+from benchmark_gpu import traffic_of
 from conftest import AUS, SIDE
 from safetensors import safe_open
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -144,3 +145,17 @@ def test_memory_is_flat_over_a_thousand_batches(make_folded, pixel_values):
     assert tensors_after <= tensors
     # for what Python does not know of: one map of the 12 KiB of a batch, kept, would be 9 MiB
     assert bytes_after - bytes_before < 6 * 2**20
+
+
+def test_traffic_of_memory_is_counted_once_for_what_is_expanded():
+    class Sum(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.row = torch.arange(4.0)
+
+        def forward(self, numbers):
+            # a view costs nothing, a copy is read and written, a row that is shown often lies in memory once
+            return numbers.view(4, 256).T.contiguous() + self.row.expand(256, 4)
+
+    copy, added = 2 * 4096, 4096 + 16 + 4096
+    assert traffic_of(Sum(), torch.rand(1024)) == copy + added

@@ -9,7 +9,9 @@ import typer
 from measured import parquet  # noqa: F401
 from train_default import with_what_came_before
 
+from hiva_hf import hiva_small
 from hiva_hf.checkpoint import load_detector
+from hiva_hf.training import save_detector
 
 SIZE = 64
 
@@ -58,6 +60,15 @@ def test_the_visual_model_can_begin_with_the_tower(model_file, tmp_path):
     ]
     assert all(torch.equal(one, other) for one, other in learned)
     assert not hasattr(visual, "ddca") or visual.ddca is None
+
+
+def test_the_tower_of_another_model_is_refused(model_file, tmp_path):
+    tower = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 16, "hidden_sizes": [16], "depths": [1]}
+    model, processor = hiva_small(["AU12"], vision_config=tower, intensity_head=True)
+    processor.image_processor.size = {"height": SIZE, "width": SIZE}
+    save_detector(model, processor, tmp_path / "small")
+    with pytest.raises(typer.BadParameter, match="got one of another tower"):
+        train(model_file, tmp_path / "other", start=tmp_path / "small", visual=True)
 
 
 def test_machines_are_told_in_order(tmp_path):

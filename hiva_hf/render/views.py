@@ -28,7 +28,8 @@ def new_views(
             Aligned faces, 0-1; the crop that is meant is their middle, what is around it comes into view.
         size (`int`): Side of the crops in pixels, at most `side`.
         generator (`torch.Generator`): Source of chance, on the device of the images.
-        strength (`float`, defaults to 1.0): Multiplies how far the faces are moved.
+        strength (`float`, defaults to 1.0):
+            Multiplies how far the faces are turned, shifted and enlarged; how far they are bent it leaves as it is.
         masks (`torch.Tensor` of shape `(num_faces, num_aus, rows, columns)`, *optional*):
             0-1, of the crop that is meant; they go where the face goes.
 
