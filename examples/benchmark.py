@@ -46,6 +46,7 @@ from hiva_hf.training import save_detector
 MANY = [*ACTION_UNITS, *(f"AU{number}{side}" for number in (1, 2, 4, 6, 12) for side in "LR")][:41]
 LORA = "LoRA on the text, vision tower frozen"
 LORA_AND_ALL = "LoRA on the text, all else trained"
+LORA_OF_TWO = f"{LORA_AND_ALL}, 2 of 8 descriptions a step"
 BARE_VIT = """
 import sys
 from PIL import Image
@@ -131,14 +132,17 @@ def training(names: list[str], rounds: int) -> list[dict]:
     rows = []
     for name in names:
         pixels, labels = faces(16, 224), torch.randint(0, 2, (16, 12)).float()
-        frozen, adapted, both = with_text(name), add_text_lora(with_text(name)), add_text_lora(with_text(name))
+        frozen = with_text(name)
         frozen.hiva.text_model.requires_grad_(False)
-        for key, value in both.named_parameters():
-            value.requires_grad_(".text_model." not in key or value.requires_grad)
-        models = {"frozen text": frozen, LORA: adapted, LORA_AND_ALL: both, "bare tower": BareClassifier(frozen)}
+        adapted = {key: add_text_lora(with_text(name)) for key in (LORA, LORA_AND_ALL, LORA_OF_TWO)}
+        adapted[LORA_OF_TWO].base_model.model.config.num_sampled_descriptions = 2
+        for both in (adapted[LORA_AND_ALL], adapted[LORA_OF_TWO]):
+            for key, value in both.named_parameters():
+                value.requires_grad_(".text_model." not in key or value.requires_grad)
+        models = {"frozen text": frozen, **adapted, "bare tower": BareClassifier(frozen)}
         calls = {key: training_step(model, pixels, labels) for key, model in models.items()}
         times = turns(calls, max(1, rounds // 2))
-        for key, limit in (("frozen text", 1.15), (LORA, 1.4), (LORA_AND_ALL, 1.4)):
+        for key, limit in (("frozen text", 1.15), (LORA, 1.4), (LORA_AND_ALL, 1.4), (LORA_OF_TWO, 1.4)):
             what = {"claim": f"ratio <= {limit}", "measure": name, "batch_size": 16}
             rows.append(row(times, key, "bare tower", "step", **what))
     return rows

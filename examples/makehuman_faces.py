@@ -57,7 +57,7 @@ _LEFT_OUT = (
     "eyebrows-angle", "eyebrows-trans",
 )  # fmt: skip
 # of teeth and tongue: lips that are closed would let them through
-_BACK = 0.08
+_BACK = 0.15
 # below the neck nothing is drawn
 _LOWEST = 5.6
 GROUPS = ("african", "asian", "caucasian")

@@ -142,12 +142,8 @@ class HiVATextSide:
         """
         self._require_text_tower("read descriptions")
         if input_ids is None:
+            self._tell_placeholder()
             input_ids, attention_mask = self.description_ids, self.description_mask
-            if self.config.description_bank is None and not is_torchdynamo_compiling():
-                logger.warning_once(
-                    "This HiVA model holds no AU descriptions yet: every action unit reads the same placeholder. "
-                    "Call model.set_descriptions(**processor.tokenize_descriptions())."
-                )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         pooled = embed_text(
@@ -184,11 +180,24 @@ class HiVATextSide:
         self.config.text_config = None
         return self
 
+    def _tell_placeholder(self) -> None:
+        if self.config.description_bank is None and not is_torchdynamo_compiling():
+            logger.warning_once(
+                "This HiVA model holds no AU descriptions yet: every action unit reads the same placeholder. "
+                "Call model.set_descriptions(**processor.tokenize_descriptions())."
+            )
+
+    def _text_of_step(self) -> torch.Tensor:
+        """The stored descriptions that a step of training shows."""
+        if is_torchdynamo_compiling() or any(value.requires_grad for value in self.text_model.parameters()):
+            self._tell_placeholder()
+            # what is not shown is not read
+            return self.encode_descriptions(*self._sampled(self.description_ids, self.description_mask))
+        return self._sampled(self._frozen_text())[0]
+
     def _frozen_text(self) -> torch.Tensor:
         """The stored descriptions, embedded once as long as neither they nor a frozen text tower change."""
         weights = list(self.text_model.parameters())
-        if any(value.requires_grad for value in weights):
-            return self.encode_descriptions()
         # versions count changes in place, such as loading a checkpoint
         values = (*weights, self.description_ids, self.description_mask)
         state = tuple((id(value), value._version, value.device, value.dtype) for value in values)
@@ -197,13 +206,13 @@ class HiVATextSide:
                 self._embedded = (state, self.encode_descriptions())
         return self._embedded[1]
 
-    def _sampled(self, text_embeds: torch.Tensor) -> torch.Tensor:
+    def _sampled(self, *texts: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Some descriptions of each AU, drawn anew: what a step learns does not hang on one wording."""
-        count = self.config.num_sampled_descriptions
-        if count is None or count >= text_embeds.shape[1]:
-            return text_embeds
-        chosen = torch.rand(text_embeds.shape[:2], device=text_embeds.device).argsort(dim=1)[:, :count]
-        return text_embeds.gather(1, chosen[..., None].expand(-1, -1, text_embeds.shape[-1]))
+        count, (num_aus, held) = self.config.num_sampled_descriptions, texts[0].shape[:2]
+        if count is None or count >= held:
+            return texts
+        chosen = torch.rand(num_aus, held, device=texts[0].device).argsort(dim=1)[:, :count, None]
+        return tuple(values.gather(1, chosen.expand(-1, -1, values.shape[-1])) for values in texts)
 
     def _tell_other_bank(self, bank: str | None) -> None:
         before = self.config.description_bank
@@ -227,13 +236,11 @@ class HiVATextSide:
                     "Call model.set_text_embeds(...)."
                 )
             if stored:
-                text_embeds = self.text_embeds
-            elif input_ids is None and self.training and not is_torchdynamo_compiling():
-                text_embeds = self._frozen_text()
+                text_embeds = self._sampled(self.text_embeds)[0] if self.training else self.text_embeds
+            elif input_ids is None and self.training:
+                text_embeds = self._text_of_step()
             else:
                 text_embeds = self.encode_descriptions(input_ids, attention_mask)
-            if self.training and input_ids is None:
-                text_embeds = self._sampled(text_embeds)
         num_aus = text_embeds.shape[0]
         if num_aus != self.config.num_labels and not self.config.open_vocabulary:
             raise ValueError(

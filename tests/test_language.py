@@ -35,18 +35,27 @@ def told(monkeypatch):
     transformers_logging.set_verbosity(before)
 
 
-@pytest.mark.parametrize("kind", ["folded", "tower"])
+@pytest.mark.parametrize("kind", ["folded", "frozen", "trained"])
 def test_each_step_sees_some_descriptions_and_evaluation_all(make_model, make_folded, processor, kind):
     if kind == "folded":
         model = make_folded(num_sampled_descriptions=3)
     else:
         model = make_model(num_sampled_descriptions=3)
         model.set_descriptions(**processor.tokenize_descriptions(num_descriptions=8))
-        model.hiva.text_model.requires_grad_(False)
+        model.hiva.text_model.requires_grad_(kind == "trained")
+    read = []
     with torch.no_grad():
         everything = model.eval().hiva._projected_text(None, None, None)
         model.train()
+        if kind != "folded":
+            # what is compared must not differ by chance
+            model.hiva.text_model.eval()
+            model.hiva.text_model.register_forward_pre_hook(
+                lambda _, args, given: read.append(len(given["input_ids"])), with_kwargs=True
+            )
         steps = [model.hiva._projected_text(None, None, None) for _ in range(30)]
+    # a tower that is trained reads what is shown, one that is frozen reads all, once
+    assert read == {"folded": [], "frozen": [3 * 8], "trained": [3 * 3] * 30}[kind]
     assert everything.shape[1] == 8
     seen = set()
     for step in steps:
