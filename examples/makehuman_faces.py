@@ -262,6 +262,9 @@ def draw(model: MakeHuman, face: np.ndarray, colours: Colours, random: np.random
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     rest = (model.vertices[corners] * shares).sum(1)
     albedo, gloss = _albedo(model, rest, part, colours, random)
+    # little light falls through a slit between the lips
+    inside = (part == _PARTS["teeth"]) | (part == _PARTS["tongue"])
+    albedo[inside] *= np.clip(inside.sum() / (0.004 * side * side), 0.12, 1)
     light = _unit(random.normal([0, 0.4, 0.9], [0.6, 0.4, 0.2]))
     warm, cold = (random.uniform(0.9, 1.1) * np.exp(random.normal(0, 0.05, 3)) for _ in range(2))
     sky = 0.5 + 0.5 * normals @ _unit(random.normal([0, 1, 0.4], 0.4))
