@@ -38,6 +38,18 @@ KEPT = (0, 2_000, 10_000, 40_000)
 # they name code beside the weights, and here is none
 OF_THE_HUB = ("auto_map", "custom_pipelines")
 RECORDS = ("splits.json", "calibration.json")
+# seen from the folder of the package that ships it
+EVIDENCE = """## Evidence
+
+In the repository of the package, each with its script, its table and its pictures:
+[unseen people](../../examples/results/default/unseen-reference.md),
+[unseen people of harder renders](../../examples/results/default/unseen-renders.md),
+[faces of another face model](../../examples/results/default/unseen-makehuman.md),
+[real photographs](../../examples/results/default/photographs.md),
+[activation maps](../../examples/results/default/maps.md),
+[damaged, small, turned and covered faces](../../examples/results/default/robustness.md). What it cannot do stands in
+[the README](../../README.md#what-the-shipped-checkpoint-cannot-do) in plain words.
+"""
 
 
 def pixels(processor, faces: Path | None, count: int) -> torch.Tensor:
@@ -151,7 +163,8 @@ def pack(
     else:
         text = str(model_card(folder, *how, [RENDERED]))
         told = f"## Use\n\n`hiva_hf.default_checkpoint()` is this folder; put it, or its Hub id, for `{how[0]}`.\n"
-        (folder / "README.md").write_text(text.replace("## Use\n", told, 1), encoding="utf-8")
+        text = text.replace("## Use\n", told, 1).replace("## Intended use\n", f"{EVIDENCE}\n## Intended use\n", 1)
+        (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def main(

@@ -81,6 +81,14 @@ def test_its_card_is_whole():
     assert results["metrics"]["mean_auc"] > 0.8
 
 
+def test_its_card_leads_to_the_evidence():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert pack_default.EVIDENCE in text
+    links = re.findall(r"\]\((\.\./[^)#]+)", text)
+    assert len(links) == 7
+    assert all((FOLDER / link).is_file() for link in links)
+
+
 def test_a_smile_is_found_without_a_checkpoint(hiva, place, astronaut):
     result = hiva("predict", astronaut, "--out", "scores.json")
     assert result.code == 0, result.err
@@ -211,6 +219,7 @@ def test_a_card_tells_how_a_detector_does_on_the_tested_faces(detector, tmp_path
     assert results["metrics"]["intensity_mean_mae"] > 0
     assert sum(row["frames"] for row in results["groups"]["skin_tone"].values()) == 600
     card = (out / "README.md").read_text()
+    assert pack_default.EVIDENCE in card
     assert "epoch was chosen" not in card
     for told in (
         "On 600 frames of 24 people", "(part `test`)", "123,456 faces", "steps 70, batch size 512, seed 3",
