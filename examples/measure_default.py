@@ -30,9 +30,10 @@ from hiva_hf.plotting import ACTIVE, BOX, INACTIVE, au_title, figure_class
 
 LEVELS = "ABCDE"
 MAKEHUMAN = (
-    "Faces of MakeHuman's model (CC0), drawn without its textures; see [some of them](unseen-makehuman-faces.png). "
-    "No checkpoint was trained on them or chosen by them. Only the action units that one of its targets moves are coded, and those "
-    "are MakeHuman's own idea of the movement: several are faint, and what it draws of a brow is a painted line."
+    "Faces of MakeHuman's model (CC0), drawn without its textures; see [some of them](unseen-makehuman-faces.png). No "
+    "checkpoint was trained on them or chosen by them. Only the action units that one of its targets moves are coded, "
+    "and those are MakeHuman's own idea of the movement: several are faint, and what it draws of a brow is a painted "
+    "line."
 )
 # fewer faces say nothing
 FEWEST = 5
