@@ -1,14 +1,28 @@
+"""The layers around attention against sums that are written out."""
+
 import math
 
 import pytest
 import torch
-from peft import LoraConfig
-from peft.tuners.lora import Linear as LoraLinear
+from naive_layers import (
+    AUS_HERE,
+    BATCH,
+    DESCRIPTIONS,
+    TIGHT,
+    TOKENS,
+    VISUAL_ONLY,
+    WIDTH,
+    assert_same,
+    linear,
+    make_config,
+    make_layer,
+    norm,
+    random,
+    stack,
+)
 from torch import nn
 from torch.nn import functional
 
-from hiva_hf import HiVAConfig
-from hiva_hf.modeling_hiva_attention import HiVACrossAttention, HiVAFixedQueryAttention
 from hiva_hf.modeling_hiva_layers import (
     HiVACDCA,
     HiVADDCA,
@@ -20,90 +34,6 @@ from hiva_hf.modeling_hiva_layers import (
     HiVAVisionProjection,
     init_hiva_weights,
 )
-
-AUS = ("AU1", "AU2", "AU4", "AU6", "AU12", "AU25")
-VISION = {"model_type": "resnet", "depths": [1, 1], "hidden_sizes": [8, 16], "embedding_size": 8}
-BATCH, AUS_HERE, DESCRIPTIONS, TOKENS, WIDTH = 2, 4, 3, 5, 8
-VISUAL_ONLY = {"use_descriptions": False, "use_ddca": False, "use_cdca": False, "head": "linear"}
-TIGHT = {"rtol": 1e-9, "atol": 1e-11}
-
-
-def make_config(attention="sdpa", num_aus=AUS_HERE, **fields):
-    text = {} if fields.get("use_descriptions") is False else {"text_folded": True, "text_embed_dim": 6}
-    fields = {"hidden_size": WIDTH, "num_attention_heads": 2, "intermediate_size": 12, "graph_top_k": 2, **fields}
-    config = HiVAConfig(
-        vision_config=VISION, id2label=dict(enumerate(AUS[:num_aus])), hidden_dropout_prob=0.0, **text, **fields
-    )
-    config._attn_implementation = attention
-    return config
-
-
-def make_layer(layer_class, config, seed=0):
-    torch.manual_seed(seed)
-    layer = layer_class(config).double()
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            nn.init.normal_(parameter, std=0.5)
-    return layer
-
-
-def random(*shape, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
-
-
-def assert_same(layer, outputs, expected, inputs, tolerance=TIGHT):
-    """Equal values, and equal gradients of a random weighting of them for all parameters and inputs."""
-    variables = [*layer.parameters(), *(tensor for tensor in inputs if tensor is not None)]
-    gradients = []
-    for tensors in (outputs, expected):
-        total = sum((tensor * random(*tensor.shape, seed=9 + n).detach()).sum() for n, tensor in enumerate(tensors))
-        gradients.append(
-            torch.autograd.grad(total, variables, retain_graph=True, allow_unused=True, materialize_grads=True)
-        )
-    for one, other in zip(outputs, expected, strict=True):
-        assert one.shape == other.shape
-        assert torch.allclose(one, other, **tolerance)
-    for one, other in zip(*gradients, strict=True):
-        assert torch.allclose(one, other, **tolerance)
-    assert any(gradient.abs().max() > 1e-3 for gradient in gradients[0])
-
-
-def norm(layer, vector):
-    centred = vector - vector.mean()
-    return centred / (centred.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
-
-
-def linear(layer, vector):
-    return torch.stack([(row * vector).sum() for row in layer.weight]) + layer.bias
-
-
-def naive_attention(layer, queries, context):
-    """(Q, D) queries and (C, D) context to updates (Q, D) and weights (Q, C), one query and one head at a time."""
-    width = layer.head_dim
-    context = [norm(layer.context_norm, row) for row in context]
-    keys, values = ([linear(proj, row) for row in context] for proj in (layer.k_proj, layer.v_proj))
-    updates, weights = [], []
-    for row in queries:
-        query = linear(layer.q_proj, norm(layer.query_norm, row))
-        heads, head_weights = [], []
-        for head in range(layer.num_heads):
-            part = slice(head * width, (head + 1) * width)
-            scores = torch.stack([(query[part] * key[part]).sum() / width**0.5 for key in keys])
-            share = scores.exp() / scores.exp().sum()
-            heads.append(sum(s * value[part] for s, value in zip(share, values, strict=True)))
-            head_weights.append(share)
-        updates.append(linear(layer.out_proj, torch.cat(heads)))
-        weights.append(sum(head_weights) / layer.num_heads)
-    return torch.stack(updates), torch.stack(weights)
-
-
-def naive_feed_forward(layer, vector):
-    return vector + linear(layer.fc2, functional.gelu(linear(layer.fc1, norm(layer.norm, vector))))
-
-
-def stack(rows):
-    return torch.stack([torch.stack(row) for row in rows])
 
 
 @pytest.mark.parametrize("au_projection", ["learned", "text"])
@@ -183,134 +113,6 @@ def test_graph_is_symmetric_non_negative_and_depends_on_the_image():
     # one chosen neighbour each: no more than 6 links, twice, and 6 loops
     assert ((adjacency > 0).sum(dim=(1, 2)) <= 18).all()
     assert torch.linalg.eigvalsh(adjacency).max() <= 1 + 1e-9
-
-
-@pytest.mark.parametrize(
-    ("query_shape", "context_shape"),
-    [((4, 3), (4, 5)), ((2, 4), (2, 4)), ((1, 4, 3), (2, 4, 5)), ((2, 4, 1), (4, 5)), ((3,), (2, 5))],
-)
-def test_cross_attention_is_softmax_over_the_context(query_shape, context_shape):
-    config = make_config("sdpa")
-    layer = make_layer(HiVACrossAttention, config)
-    hidden, context = random(*query_shape, WIDTH), random(*context_shape, WIDTH, seed=2)
-    leading = torch.broadcast_shapes(query_shape[:-1], context_shape[:-1])
-    queries = hidden.expand(*leading, *hidden.shape[-2:]).flatten(0, -3)
-    contexts = context.expand(*leading, *context.shape[-2:]).flatten(0, -3)
-    pairs = [naive_attention(layer, *pair) for pair in zip(queries, contexts, strict=True)]
-    update, weights = (torch.stack(part).unflatten(0, leading) for part in zip(*pairs, strict=True))
-
-    plain, nothing = layer(hidden, context)
-    assert nothing is None
-    assert_same(layer, (plain,), (update,), (hidden, context))
-    with torch.no_grad():
-        # a CPU takes the fused kernel where no gradient is asked for
-        assert torch.allclose(layer(hidden, context)[0], update, **TIGHT)
-    eager_update, eager_weights = layer(hidden, context, output_attentions=True)
-    assert_same(layer, (eager_update, eager_weights), (update, weights), (hidden, context))
-    assert torch.allclose(eager_weights.sum(-1), torch.ones_like(eager_weights[..., 0]), atol=1e-6)
-    assert (eager_weights >= 0).all()
-
-
-@pytest.mark.parametrize("wrapped", ["k_proj", "v_proj"])
-def test_fixed_queries_do_not_pass_by_an_adapter_of_their_projections(wrapped):
-    layer = make_layer(HiVAFixedQueryAttention, make_config())
-    hidden, context = random(4, 3, WIDTH), random(BATCH, 4, TOKENS, WIDTH, seed=2)
-    before = layer(hidden, context)[0]
-    adapter = LoraLinear(getattr(layer, wrapped), "default", LoraConfig(r=2), r=2).double()
-    nn.init.normal_(adapter.lora_B["default"].weight)
-    setattr(layer, wrapped, adapter)
-    adapted = layer(hidden, context)[0]
-    assert not torch.allclose(adapted, before, atol=1e-3)
-    adapter.merge()
-    setattr(layer, wrapped, adapter.get_base_layer())
-    assert torch.allclose(layer(hidden, context)[0], adapted, **TIGHT)
-
-
-def test_every_weight_of_fixed_queries_has_a_gradient():
-    layer = make_layer(HiVAFixedQueryAttention, make_config())
-    layer(random(4, 3, WIDTH), random(BATCH, 4, TOKENS, WIDTH, seed=2))[0].sum().backward()
-    assert all(value.grad is not None for value in layer.parameters())
-
-
-def test_attention_dropout_acts_in_training_only():
-    layer = make_layer(HiVACrossAttention, make_config("eager", attention_dropout=0.5))
-    hidden, context = random(2, 4, WIDTH), random(2, 5, WIDTH, seed=2)
-    first, second = (layer(hidden, context)[0] for _ in range(2))
-    assert not torch.allclose(first, second)
-    layer.eval()
-    first, second = (layer(hidden, context)[0] for _ in range(2))
-    assert torch.equal(first, second)
-
-
-def ddca_inputs():
-    return (
-        random(BATCH, AUS_HERE, WIDTH),
-        random(BATCH, AUS_HERE, TOKENS, WIDTH, seed=2),
-        random(AUS_HERE, DESCRIPTIONS, WIDTH, seed=3),
-    )
-
-
-@pytest.mark.parametrize("attentions", [False, True])
-def test_ddca_attends_both_ways_within_each_au(attentions):
-    layer = make_layer(HiVADDCA, make_config())
-    nodes, maps, text = ddca_inputs()
-    visual, textual, to_text, to_image = [], [], [], []
-    for b in range(BATCH):
-        rows = []
-        for k in range(AUS_HERE):
-            update, weights = naive_attention(layer.visual_to_text, nodes[b, k][None], text[k])
-            back, map_weights = naive_attention(layer.text_to_visual, text[k], maps[b, k])
-            rows.append((nodes[b, k] + update[0], sum(text[k] + back) / DESCRIPTIONS, weights[0], map_weights))
-        for target, column in zip((visual, textual, to_text, to_image), zip(*rows, strict=True), strict=True):
-            target.append(column)
-    expected = [stack(part) for part in (visual, textual, to_text, to_image)]
-    outputs = layer(nodes, maps, text, attentions)
-    if attentions:
-        assert_same(layer, outputs, expected, (nodes, maps, text))
-    else:
-        assert outputs[2:] == (None, None)
-        assert_same(layer, outputs[:2], expected[:2], (nodes, maps, text))
-
-
-@pytest.mark.parametrize(("changed", "au_dim"), [(0, 1), (1, 1), (2, 0)])
-def test_ddca_keeps_aus_apart(changed, au_dim):
-    layer = make_layer(HiVADDCA, make_config())
-    inputs = [tensor.detach().clone() for tensor in ddca_inputs()]
-    before = layer(*inputs)[:2]
-    one_au = inputs[changed].select(au_dim, 1)
-    one_au.copy_(random(*one_au.shape, seed=8).detach())
-    after = layer(*inputs)[:2]
-    for old, new in zip(before, after, strict=True):
-        assert torch.equal(old[:, [0, 2, 3]], new[:, [0, 2, 3]])
-    assert any(not torch.allclose(old[:, 1], new[:, 1]) for old, new in zip(before, after, strict=True))
-
-
-@pytest.mark.parametrize("attentions", [False, True])
-def test_cdca_attends_both_ways_across_aus(attentions):
-    layer = make_layer(HiVACDCA, make_config())
-    visual, textual = random(BATCH, AUS_HERE, WIDTH), random(BATCH, AUS_HERE, WIDTH, seed=2)
-    columns = []
-    for seen, told in zip(visual, textual, strict=True):
-        update, to_text = naive_attention(layer.visual_to_text, seen, told)
-        back, to_visual = naive_attention(layer.text_to_visual, told, seen)
-        seen = [naive_feed_forward(layer.visual_feed_forward, row) for row in seen + update]
-        told = [naive_feed_forward(layer.textual_feed_forward, row) for row in told + back]
-        columns.append((torch.stack(seen), torch.stack(told), to_text, to_visual))
-    expected = [torch.stack(column) for column in zip(*columns, strict=True)]
-    outputs = layer(visual, textual, attentions)
-    if attentions:
-        assert_same(layer, outputs, expected, (visual, textual))
-    else:
-        assert outputs[2:] == (None, None)
-        assert_same(layer, outputs[:2], expected[:2], (visual, textual))
-
-
-def test_cdca_carries_one_au_to_the_others():
-    layer = make_layer(HiVACDCA, make_config())
-    visual, textual = random(1, AUS_HERE, WIDTH), random(1, AUS_HERE, WIDTH, seed=2)
-    seen, told, *_ = layer(visual, textual)
-    assert (torch.autograd.grad(seen[0, 0].sum(), textual)[0][0].abs().amax(-1) > 1e-6).all()
-    assert (torch.autograd.grad(told[0, 0].sum(), visual)[0][0].abs().amax(-1) > 1e-6).all()
 
 
 HEADS = {
