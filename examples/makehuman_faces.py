@@ -49,6 +49,8 @@ ONE_OF = [
 ]
 _ACTIVE = 0.6
 _PARTS = {"body": 0, "eye": 1, "teeth": 2, "tongue": 3, "eyelashes-1": 4, "eyelashes-2": 4}
+_INSIDE = (_PARTS["teeth"], _PARTS["tongue"])
+_EYES = ("helper-r-eye", "helper-l-eye")
 DETAILS = ("cheek", "chin", "eyebrows", "forehead", "head", "mouth", "nose")
 # of the details those that only move the head, and those that are as an action unit
 _LEFT_OUT = (
@@ -83,39 +85,39 @@ class MakeHuman:
                 f"got {folder}."
             )
         self.folder = folder
-        vertices, triangles, parts, part = [], [], [], None
+        vertices, groups, group = [], {}, []
         for line in base.read_text().splitlines():
             kind, *rest = line.split() or [""]
             if kind == "v":
                 vertices.append([float(value) for value in rest[:3]])
             elif kind == "g":
-                part = next((number for name, number in _PARTS.items() if rest[0].endswith(name)), None)
-                part = None if rest[0].startswith("joint") else part
-            elif kind == "f" and part is not None:
+                group = groups.setdefault(rest[0], [])
+            elif kind == "f":
                 corners = [int(corner.split("/")[0]) - 1 for corner in rest]
-                triangles += [(corners[0], corners[k], corners[k + 1]) for k in range(1, len(corners) - 1)]
-                parts += [part] * (len(corners) - 2)
+                group += [(corners[0], corners[k], corners[k + 1]) for k in range(1, len(corners) - 1)]
+        for eye in _EYES:
+            if eye not in groups:
+                raise ValueError(f"{base} must be MakeHuman's base mesh with a group {eye}; it has none.")
         self.vertices = np.array(vertices, np.float32)
-        triangles, parts = np.array(triangles), np.array(parts)
+        self.eyes = [np.unique(groups[eye]) for eye in _EYES]
+        shown = [
+            (part, triangles)
+            for group, triangles in groups.items()
+            for name, part in _PARTS.items()
+            if group.endswith(name) and not group.startswith("joint")
+        ]
+        triangles = np.concatenate([triangles for _, triangles in shown])
+        parts = np.concatenate([np.full(len(triangles), part) for part, triangles in shown])
         seen = self.vertices[triangles][:, :, 1].min(1) > _LOWEST
         self.triangles, self.parts = triangles[seen], parts[seen]
-        behind = (self.parts == _PARTS["teeth"]) | (self.parts == _PARTS["tongue"])
-        self.vertices[np.unique(self.triangles[behind]), 2] -= _BACK
+        self.vertices[np.unique(self.triangles[np.isin(self.parts, _INSIDE)]), 2] -= _BACK
         self._targets: dict[str, np.ndarray] = {}
-        self.eyes = [self._of("helper-r-eye", base), self._of("helper-l-eye", base)]
         puller = self.target("expression/units/caucasian/mouth-corner-puller")
         x, y = self.vertices[:, 0], self.vertices[:, 1]
         moved = np.linalg.norm(puller, axis=1)
         front = np.where((np.abs(x) < 0.02) & (y > 6.75) & (y < 7.2), self.vertices[:, 2], -np.inf)
         # the corners of the mouth go farthest in a smile
         self.points = [int(front.argmax()), int((moved * (x < 0)).argmax()), int((moved * (x > 0)).argmax())]
-
-    def _of(self, group: str, base: Path) -> np.ndarray:
-        after = base.read_text().split(f"g {group}\n")
-        if len(after) < 2:
-            raise ValueError(f"{base} must be MakeHuman's base mesh with a group {group}; it has none.")
-        faces = [line.split()[1:] for line in after[1].split("\ng ")[0].splitlines() if line.startswith("f ")]
-        return np.unique([int(corner.split("/")[0]) - 1 for face in faces for corner in face])
 
     def target(self, name: str) -> np.ndarray:
         """What a target adds to the vertices.
@@ -263,7 +265,7 @@ def draw(model: MakeHuman, face: np.ndarray, colours: Colours, random: np.random
     rest = (model.vertices[corners] * shares).sum(1)
     albedo, gloss = _albedo(model, rest, part, colours, random)
     # little light falls through a slit between the lips
-    inside = (part == _PARTS["teeth"]) | (part == _PARTS["tongue"])
+    inside = np.isin(part, _INSIDE)
     albedo[inside] *= np.clip(inside.sum() / (0.004 * side * side), 0.12, 1)
     light = _unit(random.normal([0, 0.4, 0.9], [0.6, 0.4, 0.2]))
     warm, cold = (random.uniform(0.9, 1.1) * np.exp(random.normal(0, 0.05, 3)) for _ in range(2))
